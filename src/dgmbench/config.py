@@ -1,0 +1,294 @@
+"""Schemas of what a person writes: params.yaml and the experiments. Errors show the YAML to write instead.
+
+The same schemas write the default params.yaml, the JSON Schema files and the reference page (docs/reference.md).
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dgmbench.errors import UserError, nearest
+from dgmbench.estimators.base import Kind
+
+Budget = Literal["smoke", "demo", "laptop", "paper"]
+BUDGETS: tuple[str, ...] = get_args(Budget)
+MIRROR_VARIABLE = "DGMBENCH_MIRROR"
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Params(Schema):
+    """What a user sets, in params.yaml or with `snakemake --config name=value`."""
+
+    budget: Budget = Field(
+        "demo",
+        description="How much work: smoke (seconds, for tests), demo (data inside installed packages, minutes), "
+        "laptop (real data, hours on two cores), paper (as published; a GPU cluster).",
+    )
+    experiments: list[str] | Literal["all"] = Field(
+        "all", description="Names of the experiments to run (see `dgmbench list experiments`), or all."
+    )
+    seeds: int | None = Field(
+        None, ge=1, le=1000, description="Training seeds for each run; null takes what each experiment says."
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="Where models are trained and evaluated. Bit-identical reruns are promised on the CPU."
+    )
+    mirror: str | None = Field(
+        None,
+        description="A folder or base URL that holds the datasets' canonical files, asked before their own "
+        f"addresses. The environment variable {MIRROR_VARIABLE} sets it too.",
+    )
+    offline: bool = Field(False, description="Never use the network: only the mirror and installed packages.")
+    checkpoint_seconds: float = Field(
+        30.0, ge=0, description="Least time between two checkpoints of a training, in seconds."
+    )
+
+
+class PublishedCell(Schema):
+    """Where the published number of a cell stands: a file of results/published, a row of it, a column."""
+
+    evaluation: str = Field(description="The evaluation (column of the table) that it stands beside.")
+    metric: str = Field("log_likelihood", description="The metric that it stands beside.")
+    file: str = Field(description="File of results/published, without .csv.")
+    where: dict[str, Any] = Field(
+        description="Column -> value that picks one row; '{name}' is filled in from the grid of the row."
+    )
+    value: str = Field(description="Column that holds the number.")
+    spread: str | None = Field(None, description="Column that holds its spread, where one was published.")
+    scale: float = Field(1.0, description="Multiplies the number: -1 where the paper prints negative log-likelihoods.")
+    kind: Kind = Field(description="What sort of number was published.")
+    tolerance: float = Field(gt=0, description="Largest difference still called reproduced, in the metric's unit.")
+    protocol: str = Field(description="How the published number was measured, in a few words.")
+
+
+class Select(Schema):
+    """A row that repeats the variant of another row which is best on the validation split."""
+
+    row: str = Field(description="The row whose variants are compared.")
+    by: str = Field(description="The evaluation that decides; its settings must say split: validation.")
+    metric: str = Field("log_likelihood", description="The metric that decides.")
+
+
+class Row(Schema):
+    """One row of a table, or one for each combination of its grid."""
+
+    label: str | None = Field(None, description="What the table prints; the row's name where left out.")
+    model: str | None = Field(None, description="Name of the model (`dgmbench list models`).")
+    spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters that differ from the defaults.")
+    grid: dict[str, list[Any]] = Field(
+        default_factory=dict, description="Hyper-parameter -> values: one row for each combination."
+    )
+    evaluate: list[str] = Field(default_factory=list, description="Names of the evaluations of this row.")
+    seeds: int | None = Field(None, ge=1, description="Training seeds, where they differ from the budget's.")
+    control: bool = Field(False, description="A row whose answer theory knows.")
+    select: Select | None = Field(None, description="Take the best variant of another row instead of a model.")
+    pending: str | None = Field(None, description="Published only: why there is no number of ours yet.")
+    protocol: str | None = Field(None, description="What the ledger's protocol column says beside our numbers.")
+    published: list[PublishedCell] = Field(default_factory=list, description="The published numbers of this row.")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Row":
+        if sum(origin is not None for origin in (self.model, self.select, self.pending)) != 1:
+            raise ValueError("a row has exactly one of 'model', 'select' and 'pending'")
+        return self
+
+
+class EvaluationPlan(Schema):
+    """One column of a table, or one for each combination of its grid."""
+
+    estimator: str = Field(description="Name of the estimator (`dgmbench list estimators`).")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings that differ from the defaults.")
+    grid: dict[str, list[Any]] = Field(
+        default_factory=dict, description="Setting -> values: one column for each combination."
+    )
+    metrics: list[str] | None = Field(None, description="Which of the estimator's metrics to show; all if left out.")
+
+
+class DatasetUse(Schema):
+    name: str = Field(description="Name of the dataset (`dgmbench list datasets`).")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options that differ from the entry's.")
+
+
+class RowChange(Schema):
+    """How a budget changes a row: spec and grid keys replace those of the row."""
+
+    spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters under this budget.")
+    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
+    evaluate: list[str] | None = Field(None, description="Evaluations under this budget.")
+    seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
+    threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
+    protocol: str | None = Field(None, description="The protocol column under this budget.")
+    skip: bool = Field(False, description="Leave the row out under this budget.")
+
+
+class EvaluationChange(Schema):
+    """How a budget changes an evaluation."""
+
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings under this budget.")
+    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
+
+
+class BudgetPlan(Schema):
+    """What an experiment does under one budget."""
+
+    datasets: list[DatasetUse] = Field(min_length=1, description="The datasets; more than one repeats every row.")
+    seeds: int = Field(1, ge=1, description="Training seeds of each row.")
+    threads: int = Field(1, ge=1, description="Processor threads for each job.")
+    differs: str | None = Field(
+        None, description="How the protocol differs from the published one: every verdict then says so."
+    )
+    rows: dict[str, RowChange] = Field(default_factory=dict, description="Changes to rows, by name.")
+    evaluations: dict[str, EvaluationChange] = Field(default_factory=dict, description="Changes to evaluations.")
+
+
+class FigurePlan(Schema):
+    """The experiment's main figure."""
+
+    name: str = Field(description="Module of dgmbench.assemble.figures that draws it.")
+    options: dict[str, Any] = Field(default_factory=dict, description="What the module may be told.")
+
+
+class Experiment(Schema):
+    """One table or figure of a document: which runs, which evaluations, which published numbers beside them."""
+
+    title: str = Field(description="Heading of the table.")
+    document: str = Field(description="The document that it comes from: authors, title.")
+    source: str = Field(description="Which table, figure or section of it.")
+    question: str = Field(description="What the experiment answers, in a sentence or two.")
+    rows: dict[str, Row] = Field(min_length=1, description="The rows, by name.")
+    evaluations: dict[str, EvaluationPlan] = Field(min_length=1, description="The columns, by name.")
+    paired_with: str | None = Field(
+        None, description="Row that the others are compared with, example by example, in the paired table."
+    )
+    paired_by: str | None = Field(None, description="Evaluation that the paired comparison uses.")
+    figure: FigurePlan = Field(description="The main figure.")
+    budgets: dict[Budget, BudgetPlan] = Field(min_length=1, description="What is done under each budget.")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Experiment":
+        for budget, plan in self.budgets.items():
+            _check_names(plan.rows, self.rows, f"budgets.{budget}.rows")
+            _check_names(plan.evaluations, self.evaluations, f"budgets.{budget}.evaluations")
+        for name, row in self.rows.items():
+            _check_names(row.evaluate, self.evaluations, f"rows.{name}.evaluate")
+            _check_names([cell.evaluation for cell in row.published], self.evaluations, f"rows.{name}.published")
+            if row.select:
+                _check_names([row.select.row], self.rows, f"rows.{name}.select.row")
+                _check_names([row.select.by], self.evaluations, f"rows.{name}.select.by")
+                if self.evaluations[row.select.by].settings.get("split") != "validation":
+                    raise ValueError(
+                        f"rows.{name}.select.by: '{row.select.by}' must have settings: {{split: validation}}"
+                    )
+        if (self.paired_with is None) != (self.paired_by is None):
+            raise ValueError("write both 'paired_with' and 'paired_by', or neither")
+        if self.paired_with is not None and self.paired_by is not None:
+            _check_names([self.paired_with], self.rows, "paired_with")
+            _check_names([self.paired_by], self.evaluations, "paired_by")
+        return self
+
+
+def _check_names(used: Any, known: dict[str, Any], where: str) -> None:
+    for name in used:
+        if name not in known:
+            raise ValueError(f"{where}: there is no '{name}', {nearest(name, known)}")
+
+
+def load_params(values: dict[str, Any] | None = None, path: Path = Path("params.yaml")) -> Params:
+    """Params from `values` (Snakemake's config) or from params.yaml, with the mirror from the environment."""
+    if values is None:
+        values = read_mapping(path) if path.is_file() else {}
+    params = checked(Params, {name: value for name, value in values.items() if value is not None}, str(path))
+    if params.mirror is None and os.environ.get(MIRROR_VARIABLE):
+        params = params.model_copy(update={"mirror": os.environ[MIRROR_VARIABLE]})
+    return params
+
+
+def load_experiments(folder: Path = Path("workflow/experiments")) -> dict[str, Experiment]:
+    """Every experiment, found by folder (<paper>/<experiment>.yaml), by name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*/*.yaml")):
+        if path.stem in found:
+            raise UserError(f"two experiments are called '{path.stem}': rename {path} or {found[path.stem]}.")
+        found[path.stem] = path
+    if not found:
+        raise UserError(f"{folder} holds no experiments: run the command in the project's folder.")
+    return {name: checked(Experiment, read_mapping(path), str(path)) for name, path in found.items()}
+
+
+def experiment_path(name: str, folder: Path = Path("workflow/experiments")) -> Path:
+    paths = {path.stem: path for path in folder.glob("*/*.yaml")}
+    if name not in paths:
+        raise UserError(f"there is no experiment '{name}': {nearest(name, paths)}")
+    return paths[name]
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold 'name: value' lines.")
+    return value
+
+
+def checked(schema: type[Checked], values: Any, where: str) -> Checked:
+    """`values` as `schema`, or a `UserError` that names each place and what to write there."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, schema, where)) from None
+
+
+def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
+    """A validation error as sentences: the place, what is wrong there, and the YAML to write instead."""
+    sentences = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(schema, problem["loc"][:-1])
+            word = str(problem["loc"][-1])
+            hint = nearest(word, known)
+            sentences.append(f"{place}: unknown key; {hint}{_yaml_hint(hint, problem['input'])}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{place}: is missing; write '{problem['loc'][-1]}: ...'.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(problem["input"], (dict, list)) else f" (given: {problem['input']!r})"
+            sentences.append(f"{place + ': ' if place else ''}{message[0].lower() + message[1:]}{given}.")
+    return f"{where}: " + "\n  ".join(dict.fromkeys(sentences))
+
+
+def _yaml_hint(hint: str, value: Any) -> str:
+    if not hint.startswith("did you mean '") or isinstance(value, (dict, list)):
+        return ""
+    return f" Write '{hint.split(chr(39))[1]}: {value}'."
+
+
+def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the model that a validation error's location leads to."""
+    current: Any = schema
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            if part not in current.model_fields:
+                return []
+            current = current.model_fields[part].annotation
+        # Inside dict[str, X], list[X] or X | None the next part is a key, an index or nothing.
+        models = [a for a in _flatten(current) if isinstance(a, type) and issubclass(a, BaseModel)]
+        current = models[0] if models else current
+    is_model = isinstance(current, type) and issubclass(current, BaseModel)
+    return list(current.model_fields) if is_model else []
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    arguments = get_args(annotation)
+    return [annotation] if not arguments else [leaf for a in arguments for leaf in _flatten(a)]

@@ -1,0 +1,153 @@
+"""What every model is, and the capabilities that it may have.
+
+A model is one file: its docstring opens with the equation and the reference; then come `Spec` (its
+hyper-parameters) and `Model`. A capability is declared by implementing it; estimators ask for capabilities
+and never for a model by name. Shapes: n examples, d dimensions. Log-probabilities are in nats.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from dgmbench.data.prepared import Dataset
+    from dgmbench.training.session import Session
+
+
+class ModelSpec(BaseModel):
+    """Hyper-parameters of a model: unknown keys are refused, every field has a description and a range."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(ABC):
+    """One trained (or untrained) model on d-dimensional data.
+
+    `accepts` names the kinds of values that the model is defined on: `binary` {0, 1}, `unit` [0, 1], `real`.
+    """
+
+    Spec: ClassVar[type[ModelSpec]]
+    accepts: ClassVar[frozenset[str]]
+
+    def __init__(self, spec: ModelSpec, dimension: int):
+        self.spec = spec
+        self.dimension = dimension
+
+    @abstractmethod
+    def fit(self, data: "Dataset", session: "Session") -> None:
+        """Train on `data.train`, choosing anything that must be chosen on `data.validation`.
+
+        Randomness comes from `session.generator` alone, progress and checkpoints go through `session`.
+        """
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Everything fitted, as named tensors: what is stored, and all that the capabilities need."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+
+
+class Density(ABC):
+    """A normalised density (real values) or mass function (binary values) that can be evaluated exactly."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) in nats, exact: (n, d) -> (n,)."""
+
+
+class LatentVariable(ABC):
+    """p(x) = integral of p(x, z) over z, with a proposal q(z given x)."""
+
+    @abstractmethod
+    def log_weights(self, x: Tensor, k: int, generator: torch.Generator) -> Tensor:
+        """log p(x, z) - log q(z given x) for k draws of z from q(. given x): (n, d) -> (k, n), nats."""
+
+
+class AnnealedPath(ABC):
+    """Unnormalised densities p*_beta(x), beta in [0, 1], from a base of known log Z to the target at beta = 1.
+
+    A state is an (n, d) tensor, one chain for each row.
+    """
+
+    log_z_base: float
+
+    @abstractmethod
+    def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
+        """n exact draws from the normalised p_0: (n, d)."""
+
+    @abstractmethod
+    def log_unnormalised(self, state: Tensor, beta: float) -> Tensor:
+        """log p*_beta: (n, d) -> (n,), nats."""
+
+    @abstractmethod
+    def step(self, state: Tensor, beta: float, generator: torch.Generator) -> Tensor:
+        """One transition that leaves p_beta invariant: (n, d) -> (n, d)."""
+
+    def log_ratio(self, state: Tensor, beta_from: float, beta_to: float) -> Tensor:
+        """log p*_{beta_to} - log p*_{beta_from} at the same state: (n, d) -> (n,), nats."""
+        return self.log_unnormalised(state, beta_to) - self.log_unnormalised(state, beta_from)
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """A partition function as a sum over all binary states of `bits` units: Z = sum_s exp(log_term(s))."""
+
+    bits: int
+    log_term: Callable[[Tensor], Tensor]  # (m, bits) of {0, 1} in float64 -> (m,) in nats
+
+
+class Energy(ABC):
+    """p(x) = exp(log_unnormalised(x)) / Z with Z unknown."""
+
+    @abstractmethod
+    def log_unnormalised(self, x: Tensor) -> Tensor:
+        """log p*(x) = -F(x), the negative free energy: (n, d) -> (n,), nats."""
+
+    @abstractmethod
+    def annealed_path(self, data: "Dataset") -> AnnealedPath:
+        """A path from a base of known log Z, which may use the training data's base rates, to this model."""
+
+    @abstractmethod
+    def enumeration(self) -> Enumeration:
+        """Z as a sum over the smaller side; raises `CannotBeDone` where the model has no such form."""
+
+
+class Sampler(ABC):
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws from the model, in the data's space: (n, d)."""
+
+
+class Clusterer(ABC):
+    @abstractmethod
+    def assign(self, x: Tensor) -> Tensor:
+        """Index of the cluster of each example: (n, d) -> (n,), int64."""
+
+
+class PatchPrior(ABC):
+    """A prior for patches x observed as y = x + noise_sd * N(0, I)."""
+
+    @abstractmethod
+    def posterior_mode(self, y: Tensor, noise_sd: float) -> Tensor:
+        """argmax_x p(x given y), or its stated approximation: (n, d) -> (n, d)."""
+
+    @abstractmethod
+    def posterior_mean(self, y: Tensor, noise_sd: float) -> Tensor:
+        """E[x given y]: (n, d) -> (n, d)."""
+
+
+CAPABILITIES: dict[str, type] = {
+    c.__name__: c for c in (Density, LatentVariable, Energy, Sampler, Clusterer, PatchPrior)
+}
+
+
+def capabilities(model: type[Model]) -> list[str]:
+    """The names of the capabilities that a model class implements, in the order of `CAPABILITIES`."""
+    return [name for name, capability in CAPABILITIES.items() if issubclass(model, capability)]

@@ -1,0 +1,254 @@
+"""From experiments and a budget to runs: what is to be trained and evaluated, and which cell needs it.
+
+Pure functions of their arguments and of the code's fingerprints: no file is written and no data are read.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dgmbench.config import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange, checked
+from dgmbench.data import catalogue
+from dgmbench.errors import UserError, nearest
+from dgmbench.estimators.registry import estimator, estimator_module
+from dgmbench.files import short_hash
+from dgmbench.fingerprint import code_fingerprint
+from dgmbench.models.base import capabilities
+from dgmbench.models.registry import model_class, model_module
+
+PICTURE = ""  # the metric of a cell whose evaluation gives arrays for a picture, and no number
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model trained on one dataset with one resolved spec and one seed."""
+
+    model: str
+    spec: dict[str, Any]
+    dataset: str
+    dataset_options: dict[str, Any]
+    dataset_identity: str
+    seed: int
+    code: str
+
+    @property
+    def id(self) -> str:
+        return short_hash(asdict(self))
+
+    @property
+    def dataset_key(self) -> str:
+        return f"{self.dataset}-{self.dataset_identity}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One estimator with resolved settings applied to one run."""
+
+    run: str
+    estimator: str
+    settings: dict[str, Any]
+    code: str
+
+    @property
+    def id(self) -> str:
+        return short_hash(asdict(self))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table before it is known: a row, a column, a metric, and an evaluation for each seed."""
+
+    experiment: str
+    row: str
+    row_name: str
+    label: str
+    column: str
+    evaluation_name: str
+    metric: str
+    dataset: str
+    model: str
+    variant: str
+    parameters: dict[str, Any]  # of the row's grid
+    settings: dict[str, Any]  # of the evaluation's grid
+    runs: tuple[str, ...]
+    evaluations: tuple[str, ...]
+    control: bool
+    protocol: str
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One row of one table under one budget: a model's variant, a selection, or a published row alone."""
+
+    name: str  # as in the experiment's file
+    id: str  # with the grid's values
+    row: Row
+    dataset: str
+    parameters: dict[str, Any]
+    protocol: str
+
+
+@dataclass
+class Plan:
+    """Everything that a budget asks for, by identity."""
+
+    budget: str
+    datasets: dict[str, catalogue.DatasetRef] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    rows: dict[str, list[PlannedRow]] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def experiments(self) -> list[str]:
+        return list(self.cells)
+
+    def evaluations_of(self, experiment: str) -> list[str]:
+        return list(dict.fromkeys(e for cell in self.cells[experiment] for e in cell.evaluations))
+
+
+def make_plan(params: Params, experiments: dict[str, Experiment]) -> Plan:
+    """The plan of every experiment that has this budget, or of the named ones.
+
+    Raises:
+        UserError: a name, a spec, a setting or a combination that cannot work, before anything is run.
+    """
+    chosen = experiments if params.experiments == "all" else _chosen(params.experiments, experiments, params.budget)
+    plan = Plan(params.budget)
+    for name, experiment in chosen.items():
+        if params.budget in experiment.budgets:
+            _plan_experiment(plan, name, experiment, params.seeds)
+    if not plan.cells:
+        raise UserError(f"no experiment has the budget '{params.budget}'.")
+    return plan
+
+
+def _chosen(names: Iterable[str], experiments: dict[str, Experiment], budget: str) -> dict[str, Experiment]:
+    for name in names:
+        if name not in experiments:
+            raise UserError(f"experiments: there is no '{name}', {nearest(name, experiments)}")
+        if budget not in experiments[name].budgets:
+            has = ", ".join(experiments[name].budgets)
+            raise UserError(f"experiments: '{name}' has no budget '{budget}'; write one of: {has}.")
+    return {name: experiments[name] for name in names}
+
+
+def _plan_experiment(plan: Plan, name: str, experiment: Experiment, seeds: int | None) -> None:
+    budget = experiment.budgets[plan.budget]
+    plan.cells[name], plan.rows[name] = [], []
+    for use in budget.datasets:
+        ref = catalogue.resolve(use.name, use.options)
+        for row_name, row in experiment.rows.items():
+            change = budget.rows.get(row_name, RowChange())
+            if change.skip:
+                continue
+            for planned in _planned_rows(row_name, row, change, budget, use, len(budget.datasets) > 1):
+                plan.rows[name].append(planned)
+                if row.model is not None:
+                    plan.datasets[ref.key] = ref
+                    _plan_row(plan, name, experiment, budget, planned, change, ref, seeds)
+
+
+def _planned_rows(
+    name: str, row: Row, change: RowChange, budget: BudgetPlan, use: DatasetUse, several_datasets: bool
+) -> Iterator[PlannedRow]:
+    grid = {**row.grid, **change.grid}
+    for parameters in combinations(grid):
+        shown = {"dataset": use.name, **parameters} if several_datasets else parameters
+        identity = f"{name} {spell(shown)}".strip()
+        protocol = change.protocol or row.protocol or ""
+        yield PlannedRow(name, identity, row, use.name, parameters, protocol)
+
+
+def _plan_row(
+    plan: Plan,
+    name: str,
+    experiment: Experiment,
+    budget: BudgetPlan,
+    planned: PlannedRow,
+    change: RowChange,
+    ref: catalogue.DatasetRef,
+    seeds: int | None,
+) -> None:
+    row, where = planned.row, f"experiment {name}, row {planned.id}"
+    model = model_class(row.model)
+    spec = checked(model.Spec, {**row.spec, **change.spec, **planned.parameters}, f"{where}, spec")
+    values = catalogue.describe(ref).values
+    if values not in model.accepts:
+        raise UserError(
+            f"{where}: model '{row.model}' is defined on {' or '.join(sorted(model.accepts))} values, and dataset "
+            f"'{ref.name}' holds {values} ones; choose another dataset or model."
+        )
+    code = code_fingerprint(model_module(row.model))
+    # A row's own count wins over the budget's: closed forms and controls need no second seed.
+    count = change.seeds or row.seeds or seeds or budget.seeds
+    runs = [
+        Run(row.model, spec.model_dump(mode="json"), ref.name, ref.options, ref.identity, seed, code)
+        for seed in range(count)
+    ]
+    for run in runs:
+        plan.runs[run.id] = run
+        plan.threads[run.id] = max(plan.threads.get(run.id, 1), change.threads or budget.threads)
+    evaluate = row.evaluate if change.evaluate is None else change.evaluate
+    for evaluation_name in evaluate:
+        evaluation_plan = experiment.evaluations[evaluation_name]
+        settings_change = budget.evaluations.get(evaluation_name)
+        grid = {**evaluation_plan.grid, **(settings_change.grid if settings_change else {})}
+        fixed = {**evaluation_plan.settings, **(settings_change.settings if settings_change else {})}
+        for settings in combinations(grid):
+            column = f"{evaluation_name} {spell(settings)}".strip()
+            evaluations = _evaluations(evaluation_plan, {**fixed, **settings}, runs, model, f"{where}, {column}")
+            plan.evaluations.update({e.id: e for e in evaluations})
+            declared = estimator(evaluation_plan.estimator).METRICS
+            metrics = list(declared) if evaluation_plan.metrics is None else evaluation_plan.metrics
+            for metric in metrics or [PICTURE]:
+                if metric not in declared and metric != PICTURE:
+                    raise UserError(f"{where}, {column}: estimator gives {', '.join(declared)}, and no '{metric}'.")
+                plan.cells[name].append(
+                    Cell(
+                        experiment=name,
+                        row=planned.id,
+                        row_name=planned.name,
+                        label=row.label or planned.name,
+                        column=column,
+                        evaluation_name=evaluation_name,
+                        metric=metric,
+                        dataset=ref.name,
+                        model=row.model,
+                        variant=spell(planned.parameters),
+                        parameters=planned.parameters,
+                        settings=settings,
+                        runs=tuple(run.id for run in runs),
+                        evaluations=tuple(e.id for e in evaluations),
+                        control=row.control,
+                        protocol=planned.protocol,
+                    )
+                )
+
+
+def _evaluations(
+    evaluation: EvaluationPlan, settings: dict[str, Any], runs: list[Run], model: type, where: str
+) -> list[Evaluation]:
+    module = estimator(evaluation.estimator)
+    resolved = checked(module.Settings, settings, f"{where}, settings").model_dump(mode="json")
+    if not issubclass(model, module.REQUIRES):
+        has = ", ".join(capabilities(model)) or "none"
+        raise UserError(
+            f"{where}: estimator '{evaluation.estimator}' asks for the capability {module.REQUIRES.__name__}, and "
+            f"this model has {has}; take the evaluation out of the row or choose another estimator."
+        )
+    code = code_fingerprint(estimator_module(evaluation.estimator))
+    return [Evaluation(run.id, evaluation.estimator, resolved, code) for run in runs]
+
+
+def combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values, the last key varying fastest: {} alone for an empty grid."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values))
+
+
+def spell(parameters: dict[str, Any]) -> str:
+    """`components=64 ridge=0.1`: how rows and columns are named."""
+    return " ".join(f"{name}={value}" for name, value in parameters.items())
