@@ -125,6 +125,7 @@ class RowChange(Schema):
     seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
     threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
     protocol: str | None = Field(None, description="The protocol column under this budget.")
+    differs: str | None = Field(None, description="How this row's protocol differs from the published one.")
     skip: bool = Field(False, description="Leave the row out under this budget.")
 
 

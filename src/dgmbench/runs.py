@@ -87,6 +87,7 @@ class PlannedRow:
     dataset: str
     parameters: dict[str, Any]
     protocol: str
+    differs: str | None  # from the published protocol, where it does
 
 
 @dataclass
@@ -159,7 +160,8 @@ def _planned_rows(
         shown = {"dataset": use.name, **parameters} if several_datasets else parameters
         identity = f"{name} {spell(shown)}".strip()
         protocol = change.protocol or row.protocol or ""
-        yield PlannedRow(name, identity, row, use.name, parameters, protocol)
+        differs = change.differs or budget.differs
+        yield PlannedRow(name, identity, row, use.name, parameters, protocol, differs)
 
 
 def _plan_row(

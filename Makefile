@@ -1,0 +1,33 @@
+# make run: the demo, from nothing to the report.   make test: the tests.   make lint: what CI checks beside them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test lint smoke clean
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -e '.[workflow,dev]' -c constraints.txt
+	touch $@
+
+run: $(VENV)/installed
+	snakemake --cores all
+
+test: $(VENV)/installed
+	pytest
+
+lint: $(VENV)/installed
+	ruff check src tests
+	ruff format --check src tests
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	dgmbench schemas --check
+
+smoke: $(VENV)/installed
+	snakemake --cores all --config budget=smoke
+
+clean:
+	rm -rf work logs .snakemake results/smoke results/demo

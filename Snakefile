@@ -1,0 +1,73 @@
+# One direction, files between rooms: fetch -> prepare -> train -> evaluate -> assemble -> report.
+# The plan (which runs, which evaluations, which cells) is made and checked by the package before the DAG is built.
+
+from snakemake.exceptions import WorkflowError
+
+from dgmbench.errors import UserError
+from dgmbench.workflow import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Workflow
+
+
+configfile: "params.yaml"
+
+
+try:
+    BENCH = Workflow(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+BUDGET = BENCH.params.budget
+RESULTS = f"results/{BUDGET}"
+LOGS = f"logs/{BUDGET}"
+
+
+wildcard_constraints:
+    dataset="[a-z0-9-]+",
+    key="[a-z0-9-]+",
+    run="[0-9a-f]{12}",
+    evaluation="[0-9a-f]{12}",
+    experiment="[a-z0-9-]+",
+
+
+localrules:
+    all,
+    datasets,
+    runs,
+
+
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/assemble.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report/index.html",
+        f"{RESULTS}/ledger.csv",
+
+
+rule datasets:
+    input:
+        [f"{RESULTS}/datasets/{key}.json" for key in BENCH.plan.datasets],
+
+
+rule runs:
+    input:
+        [path for name in BENCH.plan.experiments for path in BENCH.results_of(name)],
+
+
+onsuccess:
+    print(f"\nReport: {RESULTS}/report/index.html\nLedger: {RESULTS}/ledger.csv")
+
+
+onerror:
+    # A job that could not end (killed, out of memory, no data) must not cost the cells that did.
+    shell(
+        f"dgmbench assemble --all {BENCH.selection()} && dgmbench report {BENCH.selection()}"
+    )
+    print(
+        f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"
+    )

@@ -1,0 +1,156 @@
+"""What a figure's module is given, and the style that all figures share.
+
+A figure is one file with `draw(data: FigureData, options: dict) -> matplotlib.figure.Figure`. Figures read in
+grey: series differ by marker and line style, colour only helps.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 170 / 25.4  # inches: a text block of 170 mm
+FORMATS = ("svg", "png", "pdf")
+# Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (6, 3)))
+INK, FAINT = "#222222", "#8a8a8a"
+NATS = "nats"
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """What one experiment's figures are drawn from.
+
+    Attributes:
+        cells: one row for each number: the ledger's columns, and row_name, label, evaluation_name, estimator,
+            better, parameters and settings (dicts of the grids' values).
+        histories: row -> one frame for each seed that has been trained: column step, then recorded quantities.
+        samples: row -> (n, d) samples of the first seed.
+        shapes: row -> shape of one example, where known.
+        missing: row -> why a row that was to be sampled has no samples here.
+        labels: row -> what is printed for it.
+    """
+
+    title: str
+    cells: pd.DataFrame
+    histories: dict[str, list[pd.DataFrame]]
+    samples: dict[str, np.ndarray]
+    shapes: dict[str, tuple[int, ...]]
+    missing: dict[str, str]
+    labels: dict[str, str]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Fonts, lines and reproducible SVG identifiers; nothing leaks into the caller's settings."""
+    import matplotlib
+    import seaborn
+
+    settings = {
+        **seaborn.axes_style("ticks"),
+        **seaborn.plotting_context("paper"),
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 8,
+        "axes.titlesize": 8.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7.5,
+        "ytick.labelsize": 7.5,
+        "legend.fontsize": 7.5,
+        "legend.title_fontsize": 7.5,
+        "legend.frameon": False,
+        "axes.linewidth": 0.7,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
+        "xtick.minor.width": 0.5,
+        "ytick.minor.width": 0.5,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 4.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "svg.hashsalt": "dgmbench",
+        "svg.fonttype": "path",
+        "pdf.fonttype": 42,
+        "image.cmap": "gray",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options: Any) -> "tuple[Figure, np.ndarray]":
+    """A figure of the text's width without pyplot's global state; axes as a (rows, columns) array."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
+    """Write the figure as SVG, PNG and PDF without dates: equal figures give equal bytes."""
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
+    paths = []
+    for extension in FORMATS:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=extension, metadata=metadata[extension], dpi=200)
+        paths.append(folder / f"{name}.{extension}")
+        write_bytes(paths[-1], buffer.getvalue())
+    return paths
+
+
+def nothing_to_show(reason: str) -> "Figure":
+    """A figure that says why it is empty."""
+    figure, axes = new_figure(height=1.0)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, reason, ha="center", va="center", wrap=True, color=INK)
+    return figure
+
+
+def series_style(index: int) -> dict[str, Any]:
+    """Colour, marker and line of the index-th series."""
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[index % len(LINES)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+    }
+
+
+def grid(axes: "Axes", axis: str = "y") -> None:
+    axes.grid(True, axis=axis, color="#dddddd", linewidth=0.6)
+
+
+def done(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that have a number."""
+    return cells[cells["obtained"].notna()]
+
+
+def total_se(cell: pd.Series) -> float:
+    """The uncertainty drawn where one bar must do: over seeds where there are several, else over examples."""
+    for name in ("seed_sd", "test_se", "estimator_se"):
+        if pd.notna(cell[name]) and cell[name] > 0:
+            return float(cell[name])
+    return 0.0

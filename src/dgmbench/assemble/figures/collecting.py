@@ -1,0 +1,106 @@
+"""Gather what figures are drawn from: cells, training histories and samples of one experiment."""
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.figures import samples, training
+from dgmbench.assemble.figures.base import FigureData, save, style
+from dgmbench.assemble.ledger import COLUMNS, records
+from dgmbench.assemble.outcomes import DONE, Archive
+from dgmbench.config import FigurePlan
+from dgmbench.data import catalogue
+from dgmbench.errors import UserError, nearest
+from dgmbench.runs import PICTURE, Plan
+
+PACKAGE = "dgmbench.assemble.figures"
+NOT_FIGURES = ("__init__", "base", "collecting")
+
+
+def figure_names() -> list[str]:
+    """The modules that an experiment may name as its figure."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_FIGURES)
+
+
+def draw_all(data: FigureData, plan: FigurePlan, folder: Path, experiment: str) -> list[Path]:
+    """Write the main figure, the samples and the training curves, each as SVG, PNG and PDF.
+
+    Raises:
+        UserError: there is no module for the figure that the experiment names.
+    """
+    if plan.name not in figure_names():
+        raise UserError(f"experiment {experiment}, figure.name: no '{plan.name}', {nearest(plan.name, figure_names())}")
+    main = importlib.import_module(f"{PACKAGE}.{plan.name}")
+    written = []
+    with style():
+        written += save(main.draw(data, dict(plan.options)), folder, experiment)
+        written += save(samples.draw(data, {}), folder, f"{experiment}-samples")
+        written += save(training.draw(data, {}), folder, f"{experiment}-training")
+    return written
+
+
+def gather(entries: Iterable[Entry], plan: Plan, archive: Archive, title: str, labels: dict[str, str]) -> FigureData:
+    """Everything that the figures of one experiment need; blobs that are not here are named as missing."""
+    entries = list(entries)
+    found: dict[str, np.ndarray] = {}
+    missing: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for entry in entries:
+        if entry.metric != PICTURE or not entry.outcomes or entry.selected:
+            continue
+        array = _samples(entry, archive)
+        if isinstance(array, str):
+            missing[entry.row] = array
+        else:
+            found[entry.row] = array
+            shapes[entry.row] = _shape(plan.runs[entry.outcomes[0].run].dataset_key, plan, archive)
+    return FigureData(title, _frame(entries), _histories(entries, archive), found, shapes, missing, labels)
+
+
+def _frame(entries: list[Entry]) -> pd.DataFrame:
+    numbers = [entry for entry in entries if entry.metric != PICTURE]
+    frame = pd.DataFrame.from_records(records(numbers), columns=list(COLUMNS))
+    for name in ("row_name", "label", "evaluation_name", "estimator", "better", "parameters", "settings"):
+        frame[name] = pd.Series([getattr(entry, name) for entry in numbers], dtype=object)
+    for name in ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread"):
+        frame[name] = frame[name].astype(float)
+    frame["variant"] = frame["variant"].astype(str)
+    return frame
+
+
+def _histories(entries: list[Entry], archive: Archive) -> dict[str, list[pd.DataFrame]]:
+    histories: dict[str, list[pd.DataFrame]] = {}
+    for row, runs in {e.row: tuple(o.run for o in e.outcomes) for e in entries if not e.selected}.items():
+        paths = [archive.history_path(run) for run in runs]
+        frames = [pd.read_csv(path) for path in paths if path.is_file() and path.stat().st_size > 1]
+        if frames := [frame for frame in frames if "step" in frame]:
+            histories[row] = frames
+    return histories
+
+
+def _samples(entry: Entry, archive: Archive) -> np.ndarray | str:
+    """(n, d) samples of the first seed that came out, or why there are none."""
+    first = next((outcome for outcome in entry.outcomes if outcome.status == DONE), None)
+    if first is None:
+        return f"{entry.status}: {entry.reason}"
+    path = archive.blob(archive.evaluation(first.run, first.evaluation), "arrays")
+    if path is None:
+        return "the estimator wrote no samples"
+    if not path.is_file():
+        return "the samples are not on this machine (dvc pull fetches them)"
+    with np.load(path, allow_pickle=False) as arrays:
+        if "samples" not in arrays:
+            return "the estimator wrote no samples"
+        return arrays["samples"]
+
+
+def _shape(dataset_key: str, plan: Plan, archive: Archive) -> tuple[int, ...]:
+    certificate = archive.certificate(dataset_key)
+    if certificate and "shape" in certificate:
+        return tuple(certificate["shape"])
+    return tuple(catalogue.describe(plan.datasets[dataset_key]).shape)

@@ -1,0 +1,148 @@
+"""Estimators against what is known exactly: AIS against enumeration, the bound against k, Parzen windows."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.assemble.figures.base import (
+    COLORS,
+    FAINT,
+    INK,
+    FigureData,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+    total_se,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOG_LIKELIHOOD = "log_likelihood"
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `ais`, `bound`, `parzen`, `exact`: the estimators' names, where they differ from the defaults."""
+    names = {
+        "ais": "ais",
+        "bound": "importance_weighted",
+        "parzen": "parzen",
+        "exact": ("enumeration", "exact_likelihood"),
+        **options,
+    }
+    exact = (names["exact"],) if isinstance(names["exact"], str) else tuple(names["exact"])
+    cells = done(data.cells)
+    if cells.empty:
+        return nothing_to_show("No number of this experiment has come out yet.")
+    figure, axes = new_figure(1, 3, height=3.0, gridspec_kw={"width_ratios": (1.1, 1, 1)})
+    panel_ais, panel_bound, panel_parzen = axes[0]
+    _ais(panel_ais, cells[cells["estimator"] == names["ais"]], cells[cells["estimator"].isin(exact)], data)
+    _bound(panel_bound, cells[cells["estimator"] == names["bound"]], data)
+    _parzen(panel_parzen, cells[cells["estimator"] == names["parzen"]], data)
+    for letter, panel in zip("abc", axes[0]):
+        panel.set_title(f"{letter}  {panel.get_title(loc='left')}")
+    return figure
+
+
+def _ais(panel: "Axes", cells: pd.DataFrame, exact: pd.DataFrame, data: FigureData) -> None:
+    panel.set_title("AIS against enumeration")
+    panel.set_xlabel("temperatures [count]")
+    panel.set_ylabel("AIS − exact log likelihood [nats]")
+    cells, exact = cells[cells["metric"] == LOG_LIKELIHOOD], exact[exact["metric"] == LOG_LIKELIHOOD]
+    truth = exact[exact["row"].isin(cells["row"])].drop_duplicates("row").set_index("row")["obtained"].to_dict()
+    cells = cells[[row in truth and "temperatures" in s for row, s in zip(cells["row"], cells["settings"])]]
+    if cells.empty:
+        _empty(panel, "no AIS estimate with an exact value beside it")
+        return
+    cells = cells.assign(
+        temperatures=[s["temperatures"] for s in cells["settings"]],
+        chains=[s.get("chains", 0) for s in cells["settings"]],
+        error=[value - truth[row] for value, row in zip(cells["obtained"], cells["row"])],
+        bar=cells["estimator_se"].fillna(0),
+    )
+    several = cells["row"].nunique() > 1
+    series = list(cells.groupby(["row", "chains"], sort=False))
+    for index, ((row, chains), part) in enumerate(series):
+        part = part.sort_values("temperatures")
+        # A small shift keeps error bars of the same temperatures apart.
+        shift = 1.06 ** (index - (len(series) - 1) / 2)
+        label = f"{chains:g} chains" if chains else data.labels.get(row, row)
+        if several and chains:
+            label = f"{data.labels.get(row, row)}, {label}"
+        panel.errorbar(
+            part["temperatures"] * shift, part["error"], yerr=part["bar"], capsize=2, label=label, **series_style(index)
+        )
+    panel.axhline(0, color=INK, linewidth=1, label="exact")
+    panel.set_xscale("log")
+    _count_ticks(panel, cells["temperatures"])
+    grid(panel)
+    panel.legend()
+
+
+def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    panel.set_title("Bound against samples")
+    panel.set_xlabel("importance samples k [count]")
+    panel.set_ylabel("importance-weighted bound [nats]")
+    cells = cells[cells["metric"] == LOG_LIKELIHOOD]
+    cells = cells[["k" in settings for settings in cells["settings"]]]
+    if cells.empty:
+        _empty(panel, "no bound has come out")
+        return
+    cells = cells.assign(k=[s["k"] for s in cells["settings"]])
+    for index, (row, part) in enumerate(cells.groupby("row", sort=False)):
+        part = part.sort_values("k")
+        bars = [total_se(cell) for _, cell in part.iterrows()]
+        label = data.labels.get(row, row)
+        panel.errorbar(part["k"], part["obtained"], yerr=bars, capsize=2, label=label, **series_style(index))
+    panel.set_xscale("log")
+    _count_ticks(panel, cells["k"])
+    grid(panel)
+    panel.legend(loc="lower right")
+
+
+def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    panel.set_title("Parzen windows")
+    panel.set_xlabel("Parzen log-likelihood [nats]")
+    cells = cells[cells["kind"] == "parzen"]
+    if cells.empty:
+        _empty(panel, "no Parzen window has come out")
+        return
+    cells = cells.drop_duplicates("row").sort_values("obtained", ascending=False)
+    for place, (_, cell) in enumerate(cells.iterrows()):
+        control = bool(cell["control"])
+        panel.errorbar(
+            cell["obtained"],
+            place,
+            xerr=total_se(cell),
+            marker="D" if control else "o",
+            markerfacecolor="white" if control else COLORS[0],
+            markeredgecolor=INK if control else COLORS[0],
+            ecolor=INK if control else COLORS[0],
+            linestyle="none",
+            capsize=2,
+        )
+    names = [data.labels.get(row, row) for row in cells["row"]]
+    panel.set_yticks(np.arange(len(names)), names)
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.margins(x=0.15)
+    panel.plot([], [], "o", color=COLORS[0], label="model")
+    if cells["control"].any():
+        panel.plot([], [], "D", markerfacecolor="white", markeredgecolor=INK, label="control")
+    grid(panel, "both")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2)
+
+
+def _count_ticks(panel: "Axes", values: pd.Series) -> None:
+    ticks = sorted(set(values))
+    panel.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
+    panel.minorticks_off()
+
+
+def _empty(panel: "Axes", reason: str) -> None:
+    panel.text(0.5, 0.5, reason, transform=panel.transAxes, ha="center", va="center", color=FAINT, wrap=True)
+    panel.set_xticks([])
+    panel.set_yticks([])

@@ -1,0 +1,86 @@
+"""Obtained against published for every row: dots with error bars, one panel for each kind."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dgmbench.assemble.figures.base import (
+    COLORS,
+    FAINT,
+    INK,
+    MARKERS,
+    FigureData,
+    grid,
+    new_figure,
+    nothing_to_show,
+    total_se,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `metric` (default log_likelihood) and `columns`, the columns to show; all test ones if left out."""
+    metric, wanted = options.get("metric", "log_likelihood"), options.get("columns")
+    cells = data.cells[data.cells["metric"] == metric]
+    if wanted is not None:
+        cells = cells[cells["column"].isin(wanted) | cells["evaluation_name"].isin(wanted)]
+    cells = cells[cells["obtained"].notna() | cells["published"].notna()]
+    if cells.empty:
+        return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")
+    kinds = list(dict.fromkeys(cells["kind"]))
+    counts = [max(len(cells[cells["kind"] == kind]), 1) for kind in kinds]
+    heights = [count + 2.5 for count in counts]
+    figure, axes = new_figure(len(kinds), 1, height=0.24 * sum(heights) + 0.5, gridspec_kw={"height_ratios": heights})
+    for panel, kind in zip(axes[:, 0], kinds):
+        _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: FigureData) -> None:
+    unit = cells["unit"].iloc[0]
+    several = cells["column"].nunique() > 1
+    names = []
+    for place, (_, cell) in enumerate(cells.iterrows()):
+        label = data.labels.get(cell["row"], cell["row"])
+        names.append(f"{label} · {cell['column']}" if several else label)
+        if pd.notna(cell["published"]):
+            axes.errorbar(
+                cell["published"],
+                place,
+                xerr=cell["published_spread"] if pd.notna(cell["published_spread"]) else None,
+                marker="D",
+                markersize=5,
+                markerfacecolor="white",
+                markeredgecolor=COLORS[1],
+                ecolor=COLORS[1],
+                linestyle="none",
+                capsize=2,
+            )
+        if pd.notna(cell["obtained"]):
+            axes.errorbar(
+                cell["obtained"],
+                place,
+                xerr=total_se(cell),
+                marker=MARKERS[0],
+                markersize=5,
+                markerfacecolor=FAINT if cell["control"] else COLORS[0],
+                markeredgecolor=INK if cell["control"] else COLORS[0],
+                ecolor=COLORS[0],
+                linestyle="none",
+                capsize=2,
+            )
+    axes.errorbar([], [], marker="o", color=COLORS[0], linestyle="none", label="obtained")
+    if cells["control"].any():
+        axes.errorbar([], [], marker="o", markerfacecolor=FAINT, color=INK, linestyle="none", label="obtained, control")
+    axes.errorbar([], [], marker="D", markerfacecolor="white", color=COLORS[1], linestyle="none", label="published")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_title(kind)
+    axes.set_xlabel(f"{metric.replace('_', ' ')} [{unit}]; bars: sd over seeds, or standard error over test examples")
+    axes.margins(x=0.08)
+    grid(axes, "both")

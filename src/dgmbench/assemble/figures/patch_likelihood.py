@@ -1,0 +1,122 @@
+"""Likelihood of image patches against the number of mixture components, with flat lines for the references."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.assemble.figures.base import (
+    COLORS,
+    FAINT,
+    INK,
+    LINES,
+    FigureData,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SPLITS = ("train", "validation", "test")
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `x`, the grid's key along the axis (default components); `metric` (default log_likelihood)."""
+    x, metric = options.get("x", "components"), options.get("metric", "log_likelihood")
+    cells = data.cells[data.cells["metric"] == metric]
+    obtained = done(cells)
+    if obtained.empty and cells["published"].isna().all():
+        return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")
+    figure, axes = new_figure(height=3.4)
+    panel = axes[0, 0]
+    curve = obtained[[x in parameters for parameters in obtained["parameters"]]]
+    curve = curve[~curve["variant"].str.contains("chosen on validation")]
+    _curves(panel, curve, x)
+    _flat_lines(panel, obtained[~obtained["row_name"].isin(curve["row_name"])], data)
+    _published(panel, cells, data)
+    unit = cells["unit"].iloc[0]
+    kinds = ", ".join(dict.fromkeys(cells["kind"]))
+    panel.set_xlabel(f"number of {x} [count]")
+    panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{unit}], {kinds}")
+    panel.margins(y=0.08)
+    grid(panel)
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right center", handlelength=3)
+    return figure
+
+
+def _split(cell: pd.Series) -> str:
+    """The split that a column is measured on, by its evaluation's name."""
+    return next((split for split in SPLITS if split in cell["evaluation_name"]), "test")
+
+
+def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
+    if curve.empty:
+        return
+    curve = curve.assign(x=[p[x] for p in curve["parameters"]], split=[_split(c) for _, c in curve.iterrows()])
+    several = curve["row_name"].nunique() > 1
+    groups = curve.groupby(["row_name", "split"], sort=False)
+    order = sorted(groups, key=lambda item: (item[0][0], SPLITS.index(item[0][1])))
+    for index, ((name, split), cells) in enumerate(order):
+        cells = cells.sort_values("x")
+        se = cells["test_se"].fillna(0).to_numpy(dtype=float)
+        value, places = cells["obtained"].to_numpy(dtype=float), cells["x"].to_numpy(dtype=float)
+        drawn = series_style(index)
+        panel.plot(places, value, label=f"{name}, {split}" if several else f"{split} split", **drawn)
+        if split == "test" and se.any():
+            panel.fill_between(
+                places,
+                value - se,
+                value + se,
+                color=drawn["color"],
+                alpha=0.18,
+                linewidth=0,
+                label="± 1 standard error (test)",
+            )
+    if (curve["x"] > 0).all():
+        panel.set_xscale("log", base=2)
+        ticks = sorted(set(curve["x"]))
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
+
+
+def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    """Rows without the grid's key: a horizontal line at the test value, with its band."""
+    flat = cells[[_split(cell) == "test" for _, cell in cells.iterrows()]] if len(cells) else cells
+    flat = flat[~flat["variant"].str.contains("chosen on validation")] if len(flat) else flat
+    for index, (_, cell) in enumerate(flat.iterrows()):
+        label = data.labels.get(cell["row"], cell["row"]) + (" (control)" if cell["control"] else "")
+        panel.axhline(
+            cell["obtained"], color=INK, linewidth=1.1, linestyle=LINES[(index + 2) % len(LINES)], label=label
+        )
+        if np.isfinite(cell["test_se"] or np.nan):
+            low, high = cell["obtained"] - cell["test_se"], cell["obtained"] + cell["test_se"]
+            panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
+
+
+def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    """One dashed line for each published number, named at the right edge."""
+    known = cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])
+    known = known.sort_values("published", ascending=False)
+    for _, cell in known.iterrows():
+        panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)))
+    low, high = panel.get_ylim()
+    spacing, above = 0.045 * (high - low), np.inf
+    for _, cell in known.iterrows():
+        height = min(cell["published"], above - spacing)
+        above = height
+        panel.annotate(
+            f"{data.labels.get(cell['row'], cell['row'])} {cell['published']:g}, published",
+            (0.99, height),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=7,
+            color=COLORS[1],
+        )

@@ -1,0 +1,88 @@
+"""Samples of every row that was sampled: one panel for each row, of its first seed."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dgmbench.assemble.figures.base import COLORS, FAINT, WIDTH, FigureData, new_figure, nothing_to_show
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIDE = 8  # pictures beside each other in a panel
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `side`, the number of pictures along a panel's edge."""
+    rows = [*data.samples, *(row for row in data.missing if row not in data.samples)]
+    if not rows:
+        return nothing_to_show("No row of this experiment was sampled.")
+    side = int(options.get("side", SIDE))
+    columns = min(4, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    panel = min(WIDTH / columns, 2.2)
+    figure, axes = new_figure(lines, columns, height=lines * (panel + 0.25))
+    for panel_axes, row in zip(axes.flat, rows):
+        panel_axes.set_title(data.labels.get(row, row), weight="normal", loc="center", wrap=True)
+        if row in data.samples:
+            _panel(panel_axes, data.samples[row], data.shapes.get(row, data.samples[row].shape[1:]), side)
+        else:
+            panel_axes.axis("off")
+            panel_axes.text(0.5, 0.5, _wrapped(data.missing[row]), ha="center", va="center", color=FAINT, fontsize=7)
+    for unused in axes.flat[len(rows) :]:
+        unused.axis("off")
+    return figure
+
+
+def _panel(axes: "Axes", samples: np.ndarray, shape: tuple[int, ...], side: int) -> None:
+    if shape == (2,):
+        axes.scatter(samples[:, 0], samples[:, 1], s=2, color=COLORS[0], linewidths=0, rasterized=True)
+        axes.set_aspect("equal")
+        axes.set_xlabel("first value")
+        axes.set_ylabel("second value")
+        return
+    axes.axis("off")
+    pictures, contrast = as_pictures(samples[: side * side], shape)
+    if pictures is None:
+        axes.imshow(samples[: side * side], aspect="auto", interpolation="nearest")
+        return
+    axes.imshow(mosaic(pictures, side, contrast), interpolation="nearest", vmin=0, vmax=1)
+
+
+def as_pictures(samples: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, bool]:
+    """(n, d) samples as (n, height, width) pictures, and whether each needs its own contrast.
+
+    Patches of 63 values are 8 x 8 patches whose mean was subtracted and whose last pixel was dropped: it is
+    minus the sum of the others. Vectors that are no pictures give None.
+    """
+    flat = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1)
+    if shape == (63,):
+        return np.column_stack([flat, -flat.sum(1)]).reshape(-1, 8, 8), True
+    if len(shape) == 2:
+        outside = flat.size and (flat.min() < -0.5 or flat.max() > 1.5)
+        return flat.reshape(-1, *shape), bool(outside)
+    return None, False
+
+
+def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
+    """Pictures in a square with white gaps; with `contrast` each is stretched to [0, 1]."""
+    if contrast:
+        low = pictures.min(axis=(1, 2), keepdims=True)
+        reach = pictures.max(axis=(1, 2), keepdims=True) - low
+        pictures = (pictures - low) / np.where(reach > 0, reach, 1)
+    height, width = pictures.shape[1:]
+    gap = max(1, round(height / 14))
+    lines = math.ceil(len(pictures) / side)
+    canvas = np.ones((lines * (height + gap) - gap, side * (width + gap) - gap))
+    for index, picture in enumerate(np.clip(pictures, 0, 1)):
+        top, left = (index // side) * (height + gap), (index % side) * (width + gap)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, 30)[:8])

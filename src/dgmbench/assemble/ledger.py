@@ -1,0 +1,139 @@
+"""The ledger: published against obtained, one line for each cell, with a verdict and a reason."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.verdict import VERDICTS
+from dgmbench.errors import UserError
+from dgmbench.files import write_json, write_text
+from dgmbench.runs import PICTURE
+
+COLUMNS = (
+    *("experiment", "dataset", "model", "variant", "metric", "unit", "kind"),
+    *("obtained", "test_se", "estimator_se", "seed_sd", "n_seeds", "published", "published_spread"),
+    *("verdict", "status", "reason", "run_ids"),
+    *("row", "column", "control", "protocol"),
+    *("published_kind", "published_source", "published_protocol", "converged"),
+)
+NUMBERS = ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread")
+PAIRED_SUFFIX = "-paired"
+
+Record = dict[str, Any]
+
+
+def records(entries: Iterable[Entry]) -> list[Record]:
+    """The tidy rows of entries, pictures left out."""
+    return [_record(entry) for entry in entries if entry.metric != PICTURE]
+
+
+def _record(entry: Entry) -> Record:
+    combined, published = entry.combined, entry.published
+    return {
+        **{k: getattr(entry, k) for k in ("experiment", "dataset", "model", "variant", "metric", "unit", "kind")},
+        **{k: getattr(combined, k) for k in ("obtained", "test_se", "estimator_se", "seed_sd")},
+        "n_seeds": len(combined.done),
+        "published": published.value if published else None,
+        "published_spread": published.spread if published else None,
+        **{k: getattr(entry, k) for k in ("verdict", "status", "reason")},
+        "run_ids": " ".join(outcome.run for outcome in entry.outcomes),
+        **{k: getattr(entry, k) for k in ("row", "column", "control", "protocol")},
+        "published_kind": published.kind if published else "",
+        "published_source": published.source if published else "",
+        "published_protocol": published.protocol if published else "",
+        "converged": combined.converged,
+    }
+
+
+def to_csv(rows: Iterable[Record], columns: Iterable[str] = COLUMNS) -> str:
+    """CSV with floats in full; None is empty, booleans are true and false."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _spelled(value) for name, value in row.items()} for row in rows)
+    return stream.getvalue()
+
+
+def _spelled(value: Any) -> Any:
+    return {None: "", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else value
+
+
+def read_csv(path: Path) -> list[Record]:
+    """The rows of a table or ledger, with numbers as floats and what is empty as None."""
+    with path.open(newline="") as stream:
+        return [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(stream)]
+
+
+def _parsed(name: str, text: str) -> Any:
+    if name in NUMBERS:
+        return float(text) if text else None
+    if name == "n_seeds":
+        return int(text)
+    if name in ("control", "converged"):
+        return {"true": True, "false": False, "": None}[text]
+    return text
+
+
+def key(record: Record) -> str:
+    return f"{record['row']} | {record['column']} | {record['metric']}"
+
+
+def table_paths(results: Path, experiments: Iterable[str] | None = None) -> dict[str, Path]:
+    """Experiment -> its tidy table: of those named, or of every one that was assembled."""
+    tables = results / "tables"
+    if experiments is None:
+        found = {path.stem: path for path in sorted(tables.glob("*.csv")) if not path.stem.endswith(PAIRED_SUFFIX)}
+    else:
+        found = {name: tables / f"{name}.csv" for name in experiments}
+    missing = [str(path) for path in found.values() if not path.is_file()]
+    if missing or not found:
+        what = missing[0] if missing else f"{tables}/<experiment>.csv"
+        raise UserError(f"{what} is missing: assemble the experiments first (snakemake does).")
+    return found
+
+
+def collect(results_root: Path, budget: str, experiments: Iterable[str] | None = None) -> Path:
+    """Write ledger.csv, metrics.json and ledger.md from the tables of one budget; return ledger.csv's path.
+
+    metrics.json nests experiment -> "row | column | metric" -> obtained, done cells alone, for comparisons
+    between commits. ledger.md counts the verdicts.
+    """
+    results = results_root / budget
+    tables = {name: read_csv(path) for name, path in table_paths(results, experiments).items()}
+    path = results / "ledger.csv"
+    write_text(path, to_csv(record for rows in tables.values() for record in rows))
+    write_json(
+        results / "metrics.json",
+        {
+            name: {key(record): record["obtained"] for record in rows if record["status"] == "done"}
+            for name, rows in tables.items()
+        },
+    )
+    write_text(results / "ledger.md", summary(tables, budget))
+    return path
+
+
+def summary(tables: dict[str, list[Record]], budget: str) -> str:
+    """Counts of verdicts by experiment, as a Markdown table, and the cells that did not come out."""
+    lines = [
+        f"# Ledger, budget {budget}",
+        "",
+        "| experiment | cells | " + " | ".join(VERDICTS) + " |",
+        "| --- |" + " ---: |" * (1 + len(VERDICTS)),
+    ]
+    total: Counter[str] = Counter()
+    for name, rows in tables.items():
+        counts = Counter(record["verdict"] for record in rows)
+        total += counts
+        lines.append(f"| {name} | {len(rows)} | " + " | ".join(str(counts[verdict]) for verdict in VERDICTS) + " |")
+    if len(tables) > 1:
+        lines.append(f"| all | {total.total()} | " + " | ".join(str(total[verdict]) for verdict in VERDICTS) + " |")
+    troubled = [r for rows in tables.values() for r in rows if r["status"] in ("failed", "refused", "partial")]
+    if troubled:
+        lines += ["", "Cells that did not come out whole:", ""]
+        lines += [f"- {r['experiment']}, {key(r)}: {r['status']}: {r['reason']}" for r in troubled]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,140 @@
+"""Paired comparisons: the difference of two models on the same test examples, whose noise mostly cancels.
+
+With values a_i and b_i of two models on example i and d_i = a_i - b_i, the difference is mean(d_i) and its
+standard error sd(d_i) / sqrt(n). Where examples come in groups (patches of one image), whole groups are
+drawn again, 2,000 times with a fixed seed, and the standard error and the 95% interval are the resamples'.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.ledger import Record
+from dgmbench.assemble.outcomes import DONE, Archive
+
+COLUMNS = (
+    *("experiment", "dataset", "row", "reference", "column", "metric", "unit", "kind", "better"),
+    *("difference", "se", "se_over", "low", "high", "n_examples", "n_groups", "n_seeds", "reason"),
+)
+RESAMPLES = 2000
+SEED = 20141
+NORMAL_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, its standard error and 95% interval, in the metric's unit."""
+
+    difference: float
+    se: float
+    low: float
+    high: float
+    n_examples: int
+    n_groups: int | None
+
+
+def paired_difference(values: np.ndarray, reference: np.ndarray, groups: np.ndarray | None = None) -> Difference:
+    """Mean of values - reference with its uncertainty over examples, or over groups.
+
+    Args:
+        values, reference: (n,) values on the same examples.
+        groups: (n,) group of each example, or None.
+
+    Raises:
+        ValueError: fewer than two examples or groups.
+    """
+    d = np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
+    mean = float(d.mean())
+    if groups is None:
+        if len(d) < 2:
+            raise ValueError("a standard error needs at least two examples")
+        se = float(d.std(ddof=1) / np.sqrt(len(d)))
+        return Difference(mean, se, mean - NORMAL_95 * se, mean + NORMAL_95 * se, len(d), None)
+    _, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, weights=d), np.bincount(index)
+    if len(sums) < 2:
+        raise ValueError("a standard error over groups needs at least two groups")
+    rng = np.random.default_rng(SEED)
+    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    means = (drawn @ sums) / (drawn @ counts)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(mean, float(means.std(ddof=1)), float(low), float(high), len(d), len(sums))
+
+
+def paired_records(entries: Iterable[Entry], reference_row: str, by: str, archive: Archive) -> list[Record]:
+    """One row for each row, column and metric of the evaluation `by`, against the reference row's same cell.
+
+    What cannot be compared keeps its place, with the reason in the row.
+    """
+    cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric]
+    references = {(e.dataset, e.column, e.metric): e for e in cells if e.row_name == reference_row}
+    found = []
+    for entry in cells:
+        reference = references.get((entry.dataset, entry.column, entry.metric))
+        if entry.row_name == reference_row or not entry.outcomes:
+            continue
+        record = dict.fromkeys(COLUMNS) | {
+            **{k: getattr(entry, k) for k in ("experiment", "dataset", "row", "column", "metric")},
+            **{k: getattr(entry, k) for k in ("unit", "kind", "better")},
+            "reference": reference.row if reference else reference_row,
+            "reason": "",
+        }
+        if reference is None:
+            record["reason"] = f"the reference row has no {entry.metric} in this column"
+        else:
+            record |= _compared(entry, reference, archive)
+        found.append(record)
+    return found
+
+
+def _compared(entry: Entry, reference: Entry, archive: Archive) -> Record:
+    ours, theirs = _per_example(entry, archive), _per_example(reference, archive)
+    for who, side in ((entry.row, ours), (reference.row, theirs)):
+        if isinstance(side, str):
+            return {"reason": f"{who}: {side}"}
+    if not ours.index.equals(theirs.index):
+        return {"reason": "the two rows were scored on different examples"}
+    groups = ours["group"].to_numpy() if "group" in ours else None
+    try:
+        result = paired_difference(ours["value"].to_numpy(), theirs["value"].to_numpy(), groups)
+    except ValueError as error:
+        return {"reason": str(error)}
+    return {
+        **{k: getattr(result, k) for k in ("difference", "se", "low", "high", "n_examples", "n_groups")},
+        "se_over": "examples" if groups is None else "groups",
+        "n_seeds": len(entry.combined.done),
+    }
+
+
+def _per_example(entry: Entry, archive: Archive) -> pd.DataFrame | str:
+    """Values of each example, averaged over the seeds that came out, by index; or why there are none."""
+    if entry.combined.obtained is None:
+        return f"{entry.status}: {entry.reason}" if entry.reason else entry.status
+    frames = []
+    for outcome in entry.outcomes:
+        if outcome.status != DONE:
+            continue
+        path = archive.blob(archive.evaluation(outcome.run, outcome.evaluation), "per_example")
+        if path is None:
+            return "the estimator gives no values of single examples"
+        if not path.is_file():
+            return f"{_shown(path)} is not on this machine (dvc pull fetches it)"
+        frame = pd.read_parquet(path)
+        if entry.metric not in frame:
+            return f"the estimator gives no '{entry.metric}' of single examples"
+        frames.append(frame.set_index("index").sort_index())
+    if any(not frame.index.equals(frames[0].index) for frame in frames):
+        return "the seeds were scored on different examples"
+    mean = pd.DataFrame({"value": np.mean([frame[entry.metric].to_numpy() for frame in frames], axis=0)})
+    mean.index = frames[0].index
+    if "group" in frames[0]:
+        mean["group"] = frames[0]["group"]
+    return mean
+
+
+def _shown(path: Path) -> str:
+    return "/".join(path.parts[-4:])

@@ -1,0 +1,212 @@
+"""Where every number comes from: what `dgmbench why` prints and the report shows beside a cell."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.outcomes import Archive, Outcome
+from dgmbench.config import Experiment
+from dgmbench.errors import UserError, nearest
+from dgmbench.files import read_json
+from dgmbench.format import duration, number, spread
+from dgmbench.runs import Plan
+
+FORMAT = 1
+
+
+def provenance(
+    entries: Iterable[Entry], plan: Plan, name: str, experiment: Experiment, archive: Archive
+) -> dict[str, Any]:
+    """Everything behind one experiment's cells, keyed "row | column | metric".
+
+    Runs, evaluations and datasets are written once and named by the cells that use them.
+    """
+    entries = list(entries)
+    used_runs = {outcome.run for entry in entries for outcome in entry.outcomes}
+    keys = {plan.runs[run].dataset_key for run in used_runs}
+    return {
+        "format": FORMAT,
+        "experiment": name,
+        "budget": plan.budget,
+        "title": experiment.title,
+        "differs": experiment.budgets[plan.budget].differs,
+        "cells": {entry.key: _cell(entry) for entry in entries},
+        "runs": {run: _run(plan, archive, run) for run in sorted(used_runs)},
+        "evaluations": {
+            outcome.evaluation: _evaluation(plan, archive, outcome) for entry in entries for outcome in entry.outcomes
+        },
+        "datasets": {key: archive.certificate(key) for key in sorted(keys)},
+    }
+
+
+def _cell(entry: Entry) -> dict[str, Any]:
+    combined = entry.combined
+    return {
+        **{k: getattr(entry, k) for k in ("experiment", "row", "row_name", "label", "column", "metric", "unit")},
+        **{k: getattr(entry, k) for k in ("kind", "better", "description", "dataset", "model", "variant")},
+        **{k: getattr(entry, k) for k in ("parameters", "settings", "control", "protocol", "estimator")},
+        **{k: getattr(combined, k) for k in ("obtained", "test_se", "estimator_se", "seed_sd", "converged")},
+        "n_seeds": len(combined.done),
+        **{k: getattr(entry, k) for k in ("status", "verdict", "reason")},
+        "published": asdict(entry.published) if entry.published else None,
+        "selected_from": list(entry.selected),
+        "seeds": [
+            {
+                "run": outcome.run,
+                "evaluation": outcome.evaluation,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                **{k: v for k, v in outcome.number.items() if k not in ("metric", "unit", "kind", "better")},
+            }
+            for outcome in entry.outcomes
+        ],
+    }
+
+
+def _run(plan: Plan, archive: Archive, run: str) -> dict[str, Any]:
+    manifest = archive.manifest(run) or {}
+    known = ("status", "reason", "log_tail", "steps", "parameters", "certificate_sha256", "files", "measured")
+    identity = {"id": run, **asdict(plan.runs[run]), "dataset_key": plan.runs[run].dataset_key}
+    return {"run": identity} | {k: manifest.get(k) for k in known}
+
+
+def _evaluation(plan: Plan, archive: Archive, outcome: Outcome) -> dict[str, Any]:
+    record = archive.evaluation(outcome.run, outcome.evaluation) or {}
+    return {"evaluation": asdict(plan.evaluations[outcome.evaluation])} | {
+        k: record.get(k) for k in ("status", "reason", "log_tail", "files", "measured")
+    }
+
+
+def find(results_root: Path, budget: str, experiment: str, row: str, column: str) -> dict[str, Any]:
+    """The provenance of every metric of one cell of a table.
+
+    Args:
+        row: a row's identity (`gmm components=64`) or label.
+        column: a column (`test`, `ais temperatures=100`), or one metric of it (`test | log_likelihood`).
+
+    Raises:
+        UserError: nothing was assembled, or there is no such experiment, row or column; says the nearest.
+    """
+    folder = Path(results_root) / budget / "provenance"
+    path = folder / f"{experiment}.json"
+    if not path.is_file():
+        known = [p.stem for p in folder.glob("*.json")]
+        raise UserError(f"{path} is missing: assemble the experiment first, or choose another; assembled: "
+                        f"{', '.join(sorted(known)) or 'none'}.")  # fmt: skip
+    whole = read_json(path)
+    cells = whole["cells"].values()
+    rows = [cell for cell in cells if row in (cell["row"], cell["label"])]
+    if not rows:
+        raise UserError(f"experiment {experiment} has no row '{row}': {nearest(row, {c['row'] for c in cells})}")
+    if len({cell["row"] for cell in rows}) > 1:
+        raise UserError(
+            f"several rows are labelled '{row}': write one of {', '.join(sorted({c['row'] for c in rows}))}."
+        )
+    column, _, metric = (part.strip() for part in column.partition("|"))
+    chosen = [c for c in rows if c["column"] == column and metric in ("", c["metric"])]
+    if not chosen:
+        known = {c["column"] for c in rows} if not metric else {f"{c['column']} | {c['metric']}" for c in rows}
+        asked = f"{column} | {metric}" if metric else column
+        raise UserError(f"row '{row}' of experiment {experiment} has no column '{asked}': {nearest(asked, known)}")
+    runs = {seed["run"] for cell in chosen for seed in cell["seeds"]}
+    evaluations = {seed["evaluation"] for cell in chosen for seed in cell["seeds"]}
+    datasets = {whole["runs"][run]["run"]["dataset_key"] for run in runs}
+    return {
+        **{k: whole[k] for k in ("experiment", "budget", "title", "differs")},
+        "cells": {f"{c['row']} | {c['column']} | {c['metric']}": c for c in chosen},
+        "runs": {run: whole["runs"][run] for run in sorted(runs)},
+        "evaluations": {e: whole["evaluations"][e] for e in sorted(evaluations)},
+        "datasets": {key: whole["datasets"][key] for key in sorted(datasets)},
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """What `find` gave, as plain text for a terminal."""
+    lines = [f"{found['title']} ({found['experiment']}, budget {found['budget']})"]
+    for cell in found["cells"].values():
+        lines += ["", *_describe_cell(cell)]
+    for run in found["runs"].values():
+        lines += ["", *_describe_run(run)]
+    for evaluation in found["evaluations"].values():
+        lines += ["", *_describe_evaluation(evaluation)]
+    for key, certificate in found["datasets"].items():
+        lines += ["", f"dataset {key}", *(f"  {line}" for line in _describe_certificate(certificate))]
+    return "\n".join(lines) + "\n"
+
+
+def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
+    uncertainties = (cell["test_se"], cell["estimator_se"], cell["seed_sd"])
+    yield f"{cell['label']}: {cell['metric'] or 'picture'} [{cell['unit']}], {cell['kind']}"
+    if cell["description"]:
+        yield f"  meaning          {cell['description']}"
+    yield f"  obtained         {number(cell['obtained'], uncertainties)}  (in full: {cell['obtained']})"
+    yield f"  over test        ± {spread(cell['test_se'])}"
+    yield f"  over estimator   ± {spread(cell['estimator_se'])}"
+    yield f"  over seeds       sd {spread(cell['seed_sd'])}, {cell['n_seeds']} of {len(cell['seeds'])} seeds"
+    yield f"  status           {cell['status']}" + (f": {cell['reason']}" if cell["reason"] else "")
+    yield f"  verdict          {cell['verdict']}"
+    if cell["protocol"]:
+        yield f"  protocol         {cell['protocol']}"
+    if published := cell["published"]:
+        yield f"  published        {published['value']:g} ({published['kind']}), tolerance {published['tolerance']:g}"
+        yield f"    source         {published['source']}"
+        yield f"    protocol       {published['protocol']}"
+    if cell["selected_from"]:
+        yield f"  chosen among     {'; '.join(cell['selected_from'])}"
+    for index, seed in enumerate(cell["seeds"]):
+        said = seed.get("value") if seed["status"] == "done" else f"{seed['status']}: {seed['reason']}"
+        yield f"  seed {index}           {said}  run {seed['run']}, evaluation {seed['evaluation']}"
+        if seed.get("n_examples"):
+            groups = f" in {seed['n_groups']} groups" if seed.get("n_groups") else ""
+            yield f"    scored         {seed['n_examples']} examples{groups}"
+        for name, value in (seed.get("evidence") or {}).items():
+            yield f"    {name:<14} {value}"
+
+
+def _describe_run(record: dict[str, Any]) -> Iterator[str]:
+    run = record["run"]
+    yield f"run {run['id']}: model {run['model']}, seed {run['seed']}"
+    yield f"  spec             {_inline(run['spec'])}"
+    yield f"  data             {run['dataset_key']}, certificate {record['certificate_sha256'] or 'unknown'}"
+    yield f"  code             {run['code']}"
+    if record["steps"] is not None:
+        yield f"  trained          {record['steps']} steps, {record['parameters']} parameters"
+    yield from _describe_measured(record["measured"])
+    for line in record["log_tail"] or [] if record["status"] != "done" else []:
+        yield f"  log              {line}"
+
+
+def _describe_evaluation(record: dict[str, Any]) -> Iterator[str]:
+    evaluation = record["evaluation"]
+    yield f"evaluation of run {evaluation['run']}: estimator {evaluation['estimator']}, code {evaluation['code']}"
+    yield f"  settings         {_inline(evaluation['settings'])}"
+    yield from _describe_measured(record["measured"])
+    for name, file in (record["files"] or {}).items():
+        yield f"  {name:<16} {file['path']}, sha256 {file['sha256']}"
+
+
+def _describe_measured(measured: dict[str, Any] | None) -> Iterator[str]:
+    if not measured:
+        return
+    yield (
+        f"  measured         {duration(measured.get('seconds'))}, {measured.get('threads')} threads on "
+        f"{measured.get('device')}, peak {measured.get('peak_memory_mb')} MB"
+    )
+    yield f"  commit           {measured.get('commit') or 'unknown'}"
+    yield f"  machine          {_inline(measured.get('machine') or {})}"
+    yield f"  versions         {_inline(measured.get('versions') or {})}"
+
+
+def _describe_certificate(certificate: dict[str, Any] | None) -> list[str]:
+    if certificate is None:
+        return ["certificate is not among the results"]
+    lines = []
+    for name, split in (certificate.get("splits") or {}).items():
+        lines.append(f"{name:<16} {_inline(split) if isinstance(split, dict) else split}")
+    return lines
+
+
+def _inline(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"

@@ -1,0 +1,99 @@
+"""Published numbers: one row of one file of results/published, found by what an experiment's row says."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgmbench.config import PublishedCell
+from dgmbench.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number as printed (times the stated scale), with what is needed to compare with it."""
+
+    value: float
+    spread: float | None
+    kind: str
+    tolerance: float
+    protocol: str
+    source: str  # file, row and column, and the file's own `source` where it has one
+
+
+def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str) -> Published:
+    """The published number of a cell; `fill` gives the values of the `{name}` placeholders.
+
+    Raises:
+        UserError: no such file, column, placeholder or row, more than one row, or a value that is no number.
+    """
+    path = folder / f"{cell.file}.csv"
+    if not path.is_file():
+        known = [p.stem for p in folder.glob("*.csv")]
+        raise UserError(f"{where}: there is no file {path}; {nearest(cell.file, known)}")
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = list(rows[0]) if rows else []
+    wanted = {name: _filled(value, fill, where) for name, value in cell.where.items()}
+    for column in [*wanted, cell.value, *([cell.spread] if cell.spread else [])]:
+        if column not in columns:
+            raise UserError(f"{where}: {path} has no column '{column}'; {nearest(column, columns)}")
+    matching = [row for row in rows if all(_equal(row[name], value) for name, value in wanted.items())]
+    if len(matching) != 1:
+        asked = ", ".join(f"{name}: {value}" for name, value in wanted.items())
+        raise UserError(f"{where}: {len(matching)} rows of {path} match {{{asked}}}; {_hint(rows, wanted, matching)}")
+    row = matching[0]
+    source = f"{cell.file}.csv, {', '.join(map(str, wanted.values()))}, column {cell.value}"
+    if row.get("source"):
+        source = f"{row['source']} ({source})"
+    return Published(
+        value=cell.scale * _number(row[cell.value], f"{where}: {path}, column {cell.value}"),
+        spread=None
+        if not cell.spread or row[cell.spread] == ""
+        else abs(cell.scale) * _number(row[cell.spread], f"{where}: {path}, column {cell.spread}"),
+        kind=cell.kind,
+        tolerance=cell.tolerance,
+        protocol=cell.protocol,
+        source=source,
+    )
+
+
+def _filled(value: Any, fill: dict[str, Any], where: str) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    try:
+        return value.format_map(fill)
+    except (KeyError, IndexError) as error:
+        known = nearest(str(error.args[0]), fill)
+        raise UserError(
+            f"{where}: '{value}' names {{{error.args[0]}}}, which this row does not have; {known}"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{where}: '{value}' is not a value with {{name}} placeholders ({error}).") from None
+
+
+def _equal(printed: str, wanted: str) -> bool:
+    if printed == wanted:
+        return True
+    try:
+        return float(printed) == float(wanted)
+    except ValueError:
+        return False
+
+
+def _hint(rows: list[dict[str, str]], wanted: dict[str, str], matching: list[dict[str, str]]) -> str:
+    """What to write: a column that tells the matching rows apart, or the values of the column that misses."""
+    if matching:
+        apart = [name for name in rows[0] if name not in wanted and len({row[name] for row in matching}) > 1]
+        return f"write one of the columns {', '.join(apart)} under 'where' too."
+    for name, value in wanted.items():
+        if not any(_equal(row[name], value) for row in rows):
+            return f"column '{name}': {nearest(value, {row[name] for row in rows})}"
+    return "write values that stand in one row together."
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where}: '{text}' is not a number; write one there, or take the cell out.") from None

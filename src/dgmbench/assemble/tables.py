@@ -1,0 +1,167 @@
+"""The human table: rows by columns, one section for each kind, because kinds are never ranked together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dgmbench.assemble.ledger import Record
+from dgmbench.assemble.verdict import NOT_PUBLISHED, PENDING
+from dgmbench.format import number, spread
+
+KINDS = {
+    "exact": "computed exactly, without approximation",
+    "lower-bound": "the true value is at least this, up to the stated uncertainty",
+    "upper-bound": "the true value is at most this, up to the stated uncertainty",
+    "estimate": "estimates the true value, and may miss it to either side",
+    "parzen": "log-likelihood of a kernel density fitted to samples: compare with other Parzen values alone",
+    "score": "a score on its own scale, and no likelihood",
+}
+MOST_COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What stands above a column (or before a row of a turned table)."""
+
+    column: str
+    metric: str
+    unit: str
+    kind: str
+
+
+@dataclass
+class TableCell:
+    record: Record | None
+    notes: list[int] = field(default_factory=list)
+
+    @property
+    def value(self) -> str:
+        """The number with its standard error over test examples: `−12.34 ± 0.12`."""
+        r = self.record
+        if r is None or r["obtained"] is None:
+            return number(None)
+        text = number(r["obtained"], (r["test_se"], r["estimator_se"], r["seed_sd"]))
+        return f"{text} ± {spread(r['test_se'])}" if r["test_se"] is not None else text
+
+    @property
+    def further(self) -> str:
+        """The other two uncertainties: `estimator ± 0.03, sd 0.20 over 3 seeds`."""
+        r = self.record
+        if r is None or r["obtained"] is None:
+            return ""
+        parts = [f"estimator ± {spread(r['estimator_se'])}"] if r["estimator_se"] else []
+        if r["seed_sd"] is not None:
+            parts.append(f"sd {spread(r['seed_sd'])} over {r['n_seeds']} seeds")
+        return ", ".join(parts)
+
+    @property
+    def state(self) -> str:
+        """A status that the reader must see beside the number, or instead of it."""
+        return "" if self.record is None or self.record["status"] == "done" else self.record["status"]
+
+    @property
+    def published(self) -> str:
+        """`published 153.7 ± 0.2`, with its kind where that differs."""
+        r = self.record
+        if r is None or r["published"] is None:
+            return ""
+        text = number(r["published"], [])
+        if r["published_spread"] is not None:
+            text = f"{number(r['published'], [r['published_spread']])} ± {spread(r['published_spread'])}"
+        kind = "" if r["published_kind"] == r["kind"] else f" ({r['published_kind']})"
+        return f"published {text}{kind}"
+
+    @property
+    def verdict(self) -> str:
+        r = self.record
+        return "" if r is None or r["verdict"] in (NOT_PUBLISHED, PENDING, "failed") else r["verdict"]
+
+
+@dataclass
+class TableRow:
+    label: str
+    control: bool
+    cells: list[TableCell]
+    notes: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """The part of a table that holds one kind, in at most `MOST_COLUMNS` columns."""
+
+    kind: str
+    across: list[str]
+    rows: list[TableRow]
+
+
+@dataclass
+class View:
+    title: str
+    caption: str
+    sections: list[Section]
+    notes: list[str]
+
+
+def heading_text(heading: Heading) -> str:
+    """`test: log_likelihood [nats], exact`"""
+    unit = f" [{heading.unit}]" if heading.unit else ""
+    return f"{heading.column}: {heading.metric}{unit}, {heading.kind}"
+
+
+def view(records: Iterable[Record], labels: dict[str, str], title: str, caption: str) -> View:
+    """Pivot tidy rows. A kind with more columns than rows (and than fit) is turned; still too many are split.
+
+    Args:
+        records: rows of `<experiment>.csv`.
+        labels: row -> what the table prints for it.
+    """
+    records = list(records)
+    notes: list[str] = []
+    sections = []
+    for kind in [k for k in KINDS if any(r["kind"] == k for r in records)]:
+        chosen = [r for r in records if r["kind"] == kind]
+        headings = list(dict.fromkeys(Heading(r["column"], r["metric"], r["unit"], kind) for r in chosen))
+        rows = list(dict.fromkeys(r["row"] for r in chosen))
+        cells = {(r["row"], Heading(r["column"], r["metric"], r["unit"], kind)): r for r in chosen}
+        controls = {r["row"]: r["control"] for r in chosen}
+        if len(headings) > MOST_COLUMNS and len(headings) > len(rows):
+            across = [labels.get(row, row) + (" (control)" if controls[row] else "") for row in rows]
+            body = [
+                TableRow(heading_text(h), False, [_cell(cells.get((row, h)), notes) for row in rows]) for h in headings
+            ]
+        else:
+            across = [heading_text(h) for h in headings]
+            body = [
+                TableRow(labels.get(row, row), controls[row], [_cell(cells.get((row, h)), notes) for h in headings])
+                for row in rows
+            ]
+        for start in range(0, len(across), MOST_COLUMNS):
+            part = slice(start, start + MOST_COLUMNS)
+            kept = [TableRow(row.label, row.control, row.cells[part]) for row in body]
+            shown = [row for row in kept if any(cell.record for cell in row.cells)]
+            sections.append(Section(kind, across[part], shown))
+    return View(title, caption, sections, notes)
+
+
+def _cell(record: Record | None, notes: list[str]) -> TableCell:
+    if record is None or not record["reason"]:
+        return TableCell(record)
+    note = f"{record['verdict'] if record['status'] == 'done' else record['status']}: {record['reason']}"
+    if note not in notes:
+        notes.append(note)
+    return TableCell(record, [notes.index(note) + 1])
+
+
+def row_labels(entries: Iterable[tuple[str, str, dict]]) -> dict[str, str]:
+    """Row -> label, with the grid's values where several rows would print the same label.
+
+    Args:
+        entries: (row, label, parameters) of every cell.
+    """
+    unique = {row: (label, parameters) for row, label, parameters in entries}
+    printed = [label for label, _ in unique.values()]
+    labels = {}
+    for row, (label, parameters) in unique.items():
+        shown = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in parameters.items())
+        labels[row] = f"{label}, {shown}" if shown and printed.count(label) > 1 else label
+    ambiguous = {label for label in labels.values() if list(labels.values()).count(label) > 1}
+    return {row: row if label in ambiguous else label for row, label in labels.items()}

@@ -1,0 +1,105 @@
+"""Importance-weighted lower bound on the log-likelihood of a latent-variable model.
+
+    L_k(x) = E[log (1/k) sum_i w_i],   w_i = p(x, z_i) / q(z_i given x),   z_1, ..., z_k from q(. given x)
+    ELBO = L_1 <= L_k <= L_{k+1} <= log p(x)
+
+Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, section 3 and
+theorem 1.
+"""
+
+import math
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dgmbench.data.prepared import Dataset
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.models.base import LatentVariable
+
+
+class Settings(EstimatorSettings):
+    k: int = Field(5000, ge=1, description="Importance samples for each example.")
+    rows_per_call: int = Field(
+        1000,
+        ge=1,
+        description="The most latent samples drawn at once. It bounds the memory (1,000 rows of 784 float32 are "
+        "3 MB an array) and sets the order in which random numbers are used, hence the last digits, but not "
+        "the estimator: every example has its own k draws.",
+    )
+    tolerance: float = Field(0.1, gt=0, description="Largest gain from k/2 to k that counts as converged, nats.")
+
+
+REQUIRES = LatentVariable
+METRICS = {
+    "log_likelihood": Metric(
+        "nats", "lower-bound", "higher", "Importance-weighted lower bound L_k on the mean log p(x)."
+    )
+}
+
+
+def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
+    """The mean of L_k over the split.
+
+    `estimator_se` is the Monte Carlo error of that mean: by the delta method the variance of one example's
+    log mean w is (1 / ESS - 1 / k). Converged means that L_k - L_{k/2}, from the same draws, is below
+    `tolerance`; for k = 1 the question is open and the answer None. ESS is (sum w)^2 / sum w^2.
+    """
+    x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
+    k, size = settings.k, max(1, settings.rows_per_call // settings.k)
+    fewer = {name: max(1, k // share) for name, share in (("half", 2), ("tenth", 10))}
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("bound", "half", "tenth", "effective")}
+    with bench.progress.task("importance samples", total=len(x), unit="example") as task:
+        for block in x.split(size):
+            log_weights = _log_weights(model, block, settings, bench.generator)
+            columns["bound"].append(log_mean_exp(log_weights))
+            for name, draws in fewer.items():
+                columns[name].append(bound_of_groups(log_weights, draws))
+            columns["effective"].append(effective_sample_size(log_weights))
+            task.advance(len(block))
+    bound, half, tenth, effective = (torch.cat(parts).cpu().numpy() for parts in columns.values())
+    if not np.isfinite(bound).all():
+        raise CannotBeDone("importance weights are not finite: the model gives some example no probability")
+
+    variance = np.maximum(1 / effective - 1 / k, 0)
+    gain = float(bound.mean() - half.mean())
+    evidence = {
+        "k": k,
+        "effective_sample_size_mean": float(effective.mean()),
+        "effective_sample_size_min": float(effective.min()),
+        f"bound_k_{fewer['half']}": float(half.mean()),
+        f"bound_k_{fewer['tenth']}": float(tenth.mean()),
+        "gain_of_doubling": gain,
+        "tolerance": settings.tolerance,
+    }
+    se = math.sqrt(variance.sum()) / len(bound)
+    converged = gain < settings.tolerance if k > 1 else None
+    return Estimates([Estimate("log_likelihood", float(bound.mean()), bound, se, converged, evidence)])
+
+
+def _log_weights(model: LatentVariable, x: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+    """(k, n) in float64, drawn in pieces of at most `rows_per_call` latent samples (but one draw at the least)."""
+    draws = max(1, settings.rows_per_call // len(x))
+    pieces = []
+    with torch.no_grad():
+        for start in range(0, settings.k, draws):
+            pieces.append(model.log_weights(x, min(draws, settings.k - start), generator).double())
+    return torch.cat(pieces)
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """log of the mean over the first axis: (k, ...) -> (...)."""
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def bound_of_groups(log_weights: Tensor, k: int) -> Tensor:
+    """L_k from more than k draws: the mean over disjoint groups of k, any rest left out: (K, n) -> (n,)."""
+    groups = len(log_weights) // k
+    return log_mean_exp(log_weights[: groups * k].unflatten(0, (groups, k)).transpose(0, 1)).mean(0)
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, between 1 and k: (k, n) -> (n,)."""
+    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0))

@@ -1,0 +1,173 @@
+"""Evaluate one run by one estimator: numbers with their kind and uncertainties, per-example values, arrays."""
+
+import io
+import time
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dgmbench import files, machine
+from dgmbench.config import checked
+from dgmbench.data.prepare import open_dataset
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.errors import CannotBeDone, UserError
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench
+from dgmbench.estimators.registry import estimator, estimator_module
+from dgmbench.fingerprint import code_fingerprint
+from dgmbench.layout import FORMAT, Layout
+from dgmbench.progress import Progress
+from dgmbench.runs import Evaluation
+from dgmbench.training.run import LOG_TAIL, certificate_sha256, describe_file, generator_for, load_model, use_threads
+
+BOOTSTRAP_RESAMPLES = 2000
+BOOTSTRAP_SEED = 20140
+
+
+def evaluate(
+    evaluation: Evaluation, layout: Layout, *, device: str, threads: int, progress: Progress
+) -> dict[str, Any]:
+    """Apply an estimator to a trained run; write its files and return what <evaluation>.json holds.
+
+    Raises:
+        UserError: the run, its data or the estimator's code are not what the evaluation was planned with.
+    """
+    module = estimator(evaluation.estimator)
+    settings = checked(module.Settings, evaluation.settings, f"evaluation {evaluation.id}, settings")
+    _check_code(evaluation)
+    use_threads(threads)
+    manifest_path = layout.manifest(evaluation.run)
+    if not manifest_path.is_file():
+        raise UserError(f"{manifest_path} is missing: train the run first (snakemake does).")
+    manifest = files.read_json(manifest_path)
+    started = time.monotonic()
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "evaluation": {"id": evaluation.id, **asdict(evaluation)},
+        "status": "done",
+        "reason": None,
+        "log_tail": [],
+        "numbers": [],
+        "files": {},
+    }
+    if manifest["status"] != "done":
+        result |= {"status": "failed", "reason": manifest["reason"], "log_tail": manifest["log_tail"]}
+    else:
+        data = _open(manifest, layout)
+        model = load_model(manifest, data, layout)
+        work = Workbench(generator_for(device, "evaluate", evaluation.id), progress)
+        estimates = _estimate(module, model, data, settings, work, result)
+        if estimates is not None:
+            split = data.splits[settings.split]
+            result["numbers"] = [_number(module, e, split) for e in estimates.numbers]
+            result["files"] = _write_arrays(estimates, split, evaluation, layout)
+    result["measured"] = machine.measured(time.monotonic() - started, device, threads)
+    files.write_json(layout.evaluation(evaluation.run, evaluation.id), result)
+    return result
+
+
+def _check_code(evaluation: Evaluation) -> None:
+    now = code_fingerprint(estimator_module(evaluation.estimator))
+    if evaluation.code != now:
+        raise UserError(
+            f"evaluation {evaluation.id} was planned with code {evaluation.code} of estimator "
+            f"'{evaluation.estimator}', and the code is now {now}: plan again (start snakemake again)."
+        )
+
+
+def _open(manifest: dict[str, Any], layout: Layout) -> Dataset:
+    run = manifest["run"]
+    data = open_dataset(layout.prepared / f"{run['dataset']}-{run['dataset_identity']}")
+    if certificate_sha256(data) != manifest["certificate_sha256"]:
+        raise UserError(
+            f"run {run['id']} was trained on other arrays of '{run['dataset']}' than those now prepared: remove "
+            f"{layout.manifest(run['id'])} to train it again."
+        )
+    return data
+
+
+def _estimate(
+    module: Any, model: Any, data: Dataset, settings: EstimatorSettings, work: Workbench, result: dict[str, Any]
+) -> Estimates | None:
+    try:
+        estimates = module.estimate(model, data, settings, work)
+    except (UserError, OSError):
+        raise
+    except CannotBeDone as refusal:
+        result |= {"status": "refused", "reason": str(refusal)}
+        return None
+    except Exception as error:  # an estimator that breaks is this cell's status, with its last lines
+        lines = traceback.format_exc().strip().splitlines()[-LOG_TAIL:]
+        result |= {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0], "log_tail": lines}
+        return None
+    broken = [e.metric for e in estimates.numbers if not np.isfinite(e.value)]
+    if broken:
+        values = ", ".join(f"{e.metric} = {e.value}" for e in estimates.numbers if e.metric in broken)
+        result |= {"status": "failed", "reason": f"the estimator gave values that are not finite: {values}"}
+        return None
+    return estimates
+
+
+def _number(module: Any, estimate: Estimate, split: Split) -> dict[str, Any]:
+    metric = module.METRICS[estimate.metric]
+    test_se, over, n_groups = None, None, None
+    if estimate.per_example is not None and len(estimate.per_example) > 1:
+        groups = None if split.groups is None else np.asarray(split.groups[: len(estimate.per_example)])
+        test_se, n_groups = standard_error(estimate.per_example, groups)
+        over = "examples" if groups is None else "groups"
+    return {
+        "metric": estimate.metric,
+        "unit": metric.unit,
+        "kind": metric.kind,
+        "better": metric.better,
+        "value": float(estimate.value),
+        "test_se": test_se,
+        "test_se_over": over,
+        "n_examples": None if estimate.per_example is None else len(estimate.per_example),
+        "n_groups": n_groups,
+        "estimator_se": float(estimate.estimator_se),
+        "converged": estimate.converged,
+        "evidence": estimate.evidence,
+    }
+
+
+def standard_error(values: np.ndarray, groups: np.ndarray | None) -> tuple[float, int | None]:
+    """Standard error of the mean over test examples.
+
+    Without groups sd / sqrt(n). With groups (patches of one image depend on each other) the bootstrap over
+    groups: the standard deviation of the mean over 2,000 resamples of whole groups, with a fixed seed.
+
+    Returns:
+        (standard error in the values' unit, number of groups or None)
+    """
+    if groups is None:
+        return float(values.std(ddof=1) / np.sqrt(len(values))), None
+    _, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = rng.integers(len(sums), size=(BOOTSTRAP_RESAMPLES, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    return float(means.std(ddof=1)), len(sums)
+
+
+def _write_arrays(estimates: Estimates, split: Split, evaluation: Evaluation, layout: Layout) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    columns = {e.metric: e.per_example for e in estimates.numbers if e.per_example is not None}
+    if columns:
+        n = max(map(len, columns.values()))
+        frame = pd.DataFrame({"index": np.arange(n, dtype=np.int64), **columns})
+        if split.groups is not None:
+            frame["group"] = np.asarray(split.groups[:n])
+        path = layout.blobs(evaluation.run) / f"{evaluation.id}.parquet"
+        with files.atomic_path(path) as temporary:
+            frame.to_parquet(temporary, index=False)
+        written["per_example"] = describe_file(path, layout)
+    if estimates.arrays:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **estimates.arrays)
+        path = layout.blobs(evaluation.run) / f"{evaluation.id}.npz"
+        files.write_bytes(path, buffer.getvalue())
+        written["arrays"] = describe_file(path, layout)
+    return written

@@ -1,0 +1,170 @@
+"""What people look at on a terminal: lists, the plan with its predicted cost, and a new model's skeleton."""
+
+import keyword
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dgmbench.config import Params, load_experiments
+from dgmbench.errors import UserError
+
+FAMILIES_ROOT = Path(__file__).parent / "models"
+TEMPLATE = Path(__file__).parent / "templates" / "model.py.txt"
+
+
+def console() -> Console:
+    """A terminal's width where there is one; wide enough not to fold words where there is none."""
+    out = Console()
+    return out if out.is_terminal else Console(width=160)
+
+
+def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def show_lists(what: str, verify: bool) -> None:
+    shows = {
+        "models": _models,
+        "datasets": _datasets,
+        "estimators": _estimators,
+        "experiments": _experiments,
+    }
+    out = console()
+    for name, show in shows.items():
+        if what in (name, "all"):
+            out.print(show())
+    if verify:
+        _verify(out)
+
+
+def _first_line(documentation: str | None) -> str:
+    return (documentation or "").strip().splitlines()[0] if documentation else ""
+
+
+def _models() -> Table:
+    import importlib
+
+    from dgmbench.models.base import capabilities
+    from dgmbench.models.registry import model_class, model_family, model_modules
+
+    rows = []
+    for name, module in model_modules().items():
+        cls = model_class(name)
+        summary = _first_line(importlib.import_module(module).__doc__)
+        rows.append((name, model_family(name), ", ".join(capabilities(cls)), ", ".join(sorted(cls.accepts)), summary))
+    return _table("Models", ("model", "family", "capabilities", "values", "what"), rows)
+
+
+def _datasets() -> Table:
+    from dgmbench.data.catalogue import describe, entries, resolve
+
+    rows = []
+    for name, entry in entries().items():
+        about = describe(resolve(name, {}))
+        files = f"{len(entry.files)} files" if entry.files else "generated"
+        rows.append((name, about.values, "x".join(map(str, about.shape)), files, entry.licence, entry.title))
+    return _table("Datasets", ("dataset", "values", "shape", "source", "licence", "what"), rows)
+
+
+def _estimators() -> Table:
+    from dgmbench.estimators.registry import estimator, estimator_modules
+
+    rows = []
+    for name in estimator_modules():
+        module = estimator(name)
+        gives = [f"{metric} ({m.unit}, {m.kind})" for metric, m in module.METRICS.items()]
+        rows.append((name, module.REQUIRES.__name__, ", ".join(gives) or "pictures", _first_line(module.__doc__)))
+    return _table("Estimators", ("estimator", "asks for", "gives", "what"), rows)
+
+
+def _experiments() -> Table:
+    rows = [
+        (name, ", ".join(e.budgets), f"{e.document}, {e.source}", e.title) for name, e in load_experiments().items()
+    ]
+    return _table("Experiments", ("experiment", "budgets", "source", "what"), rows)
+
+
+def _verify(out: Console) -> None:
+    from dgmbench.data.certificate import verify
+    from dgmbench.progress import ConsoleProgress
+
+    folders = sorted(path.parent for path in Path("data/prepared").glob("*/certificate.json"))
+    problems = {}
+    with ConsoleProgress().task("verify datasets", total=len(folders), unit="dataset") as task:
+        for folder in folders:
+            problems[folder.name] = verify(folder)
+            task.advance()
+    rows = [(name, "ok" if not found else "; ".join(found)) for name, found in problems.items()]
+    out.print(_table("Prepared datasets", ("dataset", "certificate"), rows))
+    broken = [name for name, found in problems.items() if found]
+    if broken:
+        raise UserError(f"{', '.join(broken)}: remove the folder under data/prepared and prepare it again.")
+
+
+def show_plan(params: Params) -> None:
+    """Runs and evaluations to do, and what they will cost by what earlier ones measured."""
+    from dgmbench.layout import Layout
+    from dgmbench.predict import Costs
+    from dgmbench.progress import duration
+    from dgmbench.runs import make_plan
+
+    plan, layout = make_plan(params, load_experiments()), Layout(params.budget)
+    costs = Costs.measured(Path("results"))
+    rows, unknown = [], 0
+    total_seconds, peak, disk = 0.0, 0.0, 0.0
+    for run in plan.runs.values():
+        todo = [e for e in plan.evaluations.values() if e.run == run.id]
+        missing = [e for e in todo if not layout.evaluation(run.id, e.id).is_file()]
+        trained = layout.manifest(run.id).is_file()
+        if trained and not missing:
+            continue
+        predictions = ([] if trained else [costs.of_run(run)]) + [costs.of_evaluation(e, run) for e in missing]
+        known = [p for p in predictions if p is not None]
+        unknown += len(predictions) - len(known)
+        seconds = sum(p.seconds for p in known)
+        memory, size = max((p.memory_mb for p in known), default=0.0), sum(p.bytes for p in known)
+        total_seconds, peak, disk = total_seconds + seconds, max(peak, memory), disk + size
+        what = "evaluate" if trained else "train"
+        basis = "not known" if not known else "/".join(sorted({p.basis for p in known}))
+        cost = (duration(seconds), f"{memory:,.0f} MB", f"{size / 1e6:,.1f} MB") if known else ("?", "?", "?")
+        rows.append((run.id, run.model, run.dataset, run.seed, what, len(missing), *cost, basis))
+    out = console()
+    heading = ("run", "model", "dataset", "seed", "to do", "evaluations", "time", "memory", "disk", "predicted from")
+    out.print(_table(f"To do under the budget {params.budget}", heading, rows))
+    done = len(plan.runs) - len(rows)
+    print(
+        f"{len(plan.experiments)} experiments, {len(plan.runs)} runs ({done} complete), {len(plan.evaluations)} "
+        f"evaluations. Predicted: {duration(total_seconds)} of one job after another, {peak:,.0f} MB for the "
+        f"largest, {disk / 1e6:,.1f} MB of disk; {unknown} jobs have no measurement to predict from."
+    )
+
+
+def new_model(name: str, family: str) -> None:
+    """Write models/<family>/<name>.py from the template.
+
+    Raises:
+        UserError: the name cannot be a module, or is taken.
+    """
+    from dgmbench.models.registry import model_modules
+
+    for word, what in ((name, "model"), (family, "family")):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", word) or keyword.iskeyword(word):
+            raise UserError(f"'{word}' cannot name a {what}: write lower case letters, digits and underscores.")
+    if name in model_modules():
+        raise UserError(f"there is a model '{name}' already, {model_modules()[name]}: choose another name.")
+    folder = FAMILIES_ROOT / family
+    folder.mkdir(exist_ok=True)
+    (folder / "__init__.py").touch()
+    path = folder / f"{name}.py"
+    path.write_text(TEMPLATE.read_text().replace("{{name}}", name))
+    print(
+        f"{path}: a working model. Write your equation, your Spec and your fit; 'pytest tests/contract' finds it by "
+        f"itself, and a row with 'model: {name}' in an experiment's file puts it into a table."
+    )

@@ -1,0 +1,169 @@
+"""Written from the schemas, never by hand: params.yaml's defaults, JSON Schema files and the reference page.
+
+`dgmbench schemas` writes them; a test fails with a diff where they no longer agree with the schemas.
+"""
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from dgmbench.config import BudgetPlan, EvaluationPlan, Experiment, Params, PublishedCell, Row
+from dgmbench.errors import UserError
+from dgmbench.files import write_text
+
+HEADING = "<!-- Written by `dgmbench schemas` from the schemas: edit those. -->"
+
+
+def generated() -> dict[Path, str]:
+    """Path -> content of every generated file."""
+    from dgmbench.data.catalogue import Entry
+
+    schemas = {"params": Params, "experiment": Experiment, "dataset": Entry}
+    files = {
+        Path(f"docs/schemas/{name}.schema.json"): json.dumps(schema.model_json_schema(), indent=1) + "\n"
+        for name, schema in schemas.items()
+    }
+    files[Path("docs/reference.md")] = "\n".join(_reference()) + "\n"
+    files[Path("docs/params.default.yaml")] = _default_params()
+    return files
+
+
+def write(check: bool) -> None:
+    """Write the generated files, or only compare them.
+
+    Raises:
+        UserError: with `check`, where a file differs; the message shows the difference.
+    """
+    differences = []
+    for path, content in generated().items():
+        found = path.read_text() if path.is_file() else ""
+        if found == content:
+            continue
+        if check:
+            differences += difflib.unified_diff(
+                found.splitlines(), content.splitlines(), str(path), "from the schemas", n=1, lineterm=""
+            )
+        else:
+            write_text(path, content)
+            print(f"wrote {path}")
+    if differences:
+        raise UserError("generated files differ from the schemas; run 'dgmbench schemas'.\n" + "\n".join(differences))
+
+
+def _default_params() -> str:
+    lines = ["# Every setting with its default: copy what you change into params.yaml.", ""]
+    for name, field in Params.model_fields.items():
+        value = yaml.safe_dump({name: field.default}, default_flow_style=False).strip()
+        lines += [f"# {field.description}", value, ""]
+    return "\n".join(lines)
+
+
+def _reference() -> Iterator[str]:
+    yield HEADING
+    yield "\n# Reference\n"
+    yield "\n## params.yaml\n"
+    yield from _fields(Params)
+    yield "\n## Experiments: workflow/experiments/&lt;paper&gt;/&lt;experiment&gt;.yaml\n"
+    yield from _fields(Experiment)
+    for title, schema in (
+        ("A row", Row),
+        ("A published number of a row", PublishedCell),
+        ("An evaluation", EvaluationPlan),
+        ("A budget", BudgetPlan),
+    ):
+        yield f"\n### {title}\n"
+        yield from _fields(schema)
+    yield "\n## Models\n"
+    yield from _models()
+    yield "\n## Estimators\n"
+    yield from _estimators()
+    yield "\n## Datasets\n"
+    yield from _datasets()
+
+
+def _models() -> Iterator[str]:
+    from dgmbench.models.base import capabilities
+    from dgmbench.models.registry import model_class, model_modules
+
+    for name, module in model_modules().items():
+        cls = model_class(name)
+        yield f"\n### {name}\n"
+        yield _summary(importlib.import_module(module).__doc__)
+        yield f"\nCapabilities: {', '.join(capabilities(cls))}. Values: {', '.join(sorted(cls.accepts))}.\n"
+        yield from _fields(cls.Spec)
+
+
+def _estimators() -> Iterator[str]:
+    from dgmbench.estimators.registry import estimator, estimator_modules
+
+    for name, path in estimator_modules().items():
+        module = estimator(name)
+        yield f"\n### {name}\n"
+        yield _summary(importlib.import_module(path).__doc__)
+        yield f"\nAsks for {module.REQUIRES.__name__}.\n"
+        for metric, about in module.METRICS.items():
+            yield f"- `{metric}` ({about.unit}, kind {about.kind}, better: {about.better}): {about.description}"
+        yield ""
+        yield from _fields(module.Settings)
+
+
+def _datasets() -> Iterator[str]:
+    from dgmbench.data.catalogue import describe, entries, loader, resolve
+
+    for name, entry in entries().items():
+        about = describe(resolve(name, {}))
+        yield f"\n### {name}\n"
+        yield f"{entry.title}. {entry.description}".strip()
+        yield f"\n{about.values} values, shape {'x'.join(map(str, about.shape))}. Licence: {entry.licence}. "
+        yield f"Source: {entry.citation}\n"
+        yield from _fields(loader(entry.loader).Options, entry.options)
+
+
+def _summary(documentation: str | None) -> str:
+    return (documentation or "").strip().split("\n\n")[0].replace("\n", " ")
+
+
+def _fields(schema: type[BaseModel], overrides: dict[str, Any] | None = None) -> Iterator[str]:
+    yield "| name | type | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    properties = schema.model_json_schema().get("properties", {})
+    for name, field in schema.model_fields.items():
+        if field.is_required():
+            default = "required"
+        else:
+            default = f"`{json.dumps(field.get_default(call_default_factory=True), default=str)}`"
+        if overrides and name in overrides:
+            default = f"`{json.dumps(overrides[name])}`"
+        yield f"| `{name}` | {_type(properties.get(name, {}))} | {default} | {_cell(field.description)} |"
+
+
+def _type(prop: dict[str, Any]) -> str:
+    if "anyOf" in prop:
+        return " or ".join(dict.fromkeys(_type(option) for option in prop["anyOf"]))
+    if "$ref" in prop:
+        return prop["$ref"].rsplit("/", 1)[1]
+    if "enum" in prop:
+        return " or ".join(f"`{value}`" for value in prop["enum"])
+    if "const" in prop:
+        return f"`{prop['const']}`"
+    kind = str(prop.get("type", "any"))
+    if kind == "array":
+        return f"list of {_type(prop.get('items', {}))}"
+    if kind == "object" and isinstance(prop.get("additionalProperties"), dict):
+        return f"mapping to {_type(prop['additionalProperties'])}"
+    bounds = [
+        f"{sign} {prop[key]}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in prop
+    ]
+    return " ".join([kind, *bounds])
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")

@@ -1,0 +1,109 @@
+"""What the Snakefile asks of the package: the plan, and the arguments of each job as the command line takes them."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dgmbench.config import MIRROR_VARIABLE, Experiment, Params, experiment_path, load_experiments, load_params
+from dgmbench.data import catalogue
+from dgmbench.errors import UserError
+from dgmbench.files import sha256_file, short_hash
+from dgmbench.fingerprint import code_fingerprint
+from dgmbench.layout import Layout, check_format
+from dgmbench.runs import Plan, make_plan
+
+LEAST_FREE_GB = 2.0  # below this much free disk no work is started
+
+FIGURES = ("", "-samples", "-training")
+FIGURE_FORMATS = ("svg", "png", "pdf")
+TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv")
+
+
+class Workflow:
+    """Everything that the rules look up, checked before the DAG is built."""
+
+    def __init__(self, config: dict[str, Any]):
+        self.params: Params = load_params(config)
+        self.experiments: dict[str, Experiment] = load_experiments()
+        self.plan: Plan = make_plan(self.params, self.experiments)
+        self.layout = Layout(self.params.budget)
+        check_format(self.layout.results)
+        check_free_disk()
+        if self.params.mirror:
+            os.environ[MIRROR_VARIABLE] = self.params.mirror
+        if self.params.offline:
+            os.environ["DGMBENCH_OFFLINE"] = "1"
+
+    def raw_manifests(self, key: str) -> list[str]:
+        name = self.plan.datasets[key].name
+        return [f"data/raw/{name}/manifest.json"] if catalogue.entry(name).files else []
+
+    def fetch_identity(self, name: str) -> str:
+        return short_hash([file.model_dump(mode="json") for file in catalogue.entry(name).files])
+
+    def options(self, key: str) -> str:
+        return json.dumps(self.plan.datasets[key].options)
+
+    def run(self, run: str) -> str:
+        return json.dumps(asdict(self.plan.runs[run]))
+
+    def evaluation(self, evaluation: str) -> str:
+        return json.dumps(asdict(self.plan.evaluations[evaluation]))
+
+    def certificate(self, run: str) -> str:
+        return f"data/prepared/{self.plan.runs[run].dataset_key}/certificate.json"
+
+    def results_of(self, experiment: str) -> list[str]:
+        """The small files that an experiment's tables are made from."""
+        evaluations = [self.plan.evaluations[e] for e in self.plan.evaluations_of(experiment)]
+        runs = dict.fromkeys(e.run for e in evaluations)
+        found = [*map(self.layout.manifest, runs), *(self.layout.evaluation(e.run, e.id) for e in evaluations)]
+        return [str(path) for path in found]
+
+    def published_of(self, experiment: str) -> list[str]:
+        rows = self.experiments[experiment].rows.values()
+        names = dict.fromkeys(cell.file for row in rows for cell in row.published)
+        return [f"results/published/{name}.csv" for name in names]
+
+    def experiment_file(self, experiment: str) -> str:
+        return str(experiment_path(experiment))
+
+    @cached_property
+    def report_code(self) -> str:
+        """Of the page's code and of its template, style and script."""
+        page = sorted((Path(__file__).parent / "report").glob("*.*"))
+        return short_hash([code_fingerprint("dgmbench.report.site"), [sha256_file(path) for path in page]])
+
+    @cached_property
+    def assemble_code(self) -> str:
+        return code_fingerprint("dgmbench.assemble.experiment")
+
+    def figure_code(self, experiment: str) -> str:
+        return code_fingerprint(f"dgmbench.assemble.figures.{self.experiments[experiment].figure.name}")
+
+    def selection(self) -> str:
+        """The flags that narrow a budget's plan, as the command line takes them."""
+        flags = [f"--budget {self.params.budget}"]
+        if self.params.seeds is not None:
+            flags.append(f"--seeds {self.params.seeds}")
+        if self.params.experiments != "all":
+            flags += [f"--only {name}" for name in self.params.experiments]
+        return " ".join(flags)
+
+
+def check_free_disk(folder: str = ".") -> None:
+    """Refuse to start where the disk is almost full.
+
+    Raises:
+        UserError: less than `LEAST_FREE_GB` is free.
+    """
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < LEAST_FREE_GB:
+        raise UserError(
+            f"only {free:.1f} GB of disk is free, and at least {LEAST_FREE_GB:.0f} GB is needed to start: make room, "
+            "for example by removing work/ or the data/prepared folders that no longer belong to a dataset."
+        )

@@ -1,0 +1,202 @@
+"""The variational autoencoder against quadrature over its latent variables, and its gradients by differences."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.models.variational import vae
+from dgmbench.training.session import Session
+
+
+def network(dimension: int, latent: int, seed: int = 0, scale: float = 1.0, **spec) -> vae.Model:
+    """A random machine in float64, whose posterior approximation is poor."""
+    generator = torch.Generator().manual_seed(seed)
+    model = vae.Model(vae.Spec(latent=latent, hidden=[5, 4], **spec), dimension)
+    model.load_state(
+        {
+            name: scale * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            for name, value in model.state().items()
+        }
+    )
+    return model
+
+
+def every_x(d: int) -> Tensor:
+    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=d)), dtype=torch.float64)
+
+
+def log_prob_by_quadrature(model: vae.Model, x: Tensor) -> Tensor:
+    """log of the integral of N(z; 0, I) p(x given z), by the trapezium rule on [-9, 9] in each dimension."""
+    axis = torch.linspace(-9, 9, 20_001 if model.spec.latent == 1 else 301, dtype=torch.float64)
+    z = torch.cartesian_prod(*[axis] * model.spec.latent).reshape(-1, model.spec.latent)
+    log_cell = model.spec.latent * math.log(axis[1] - axis[0])
+    log_prior = -0.5 * (z**2).sum(1) - 0.5 * model.spec.latent * math.log(2 * math.pi) + log_cell
+    logits = model.decode(z)
+    log_p_x_given_z = x @ logits.T - torch.nn.functional.softplus(logits).sum(1)
+    return torch.logsumexp(log_p_x_given_z + log_prior, 1)
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def blobs(n: int, d: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    rate = np.where(rng.random((n, 1)) < 0.5, 0.9, 0.1)
+    return (rng.random((n, d)) < rate).astype(np.uint8)
+
+
+def dataset(x: np.ndarray) -> Dataset:
+    third = len(x) // 3
+    parts = {"train": x[:third], "validation": x[third : 2 * third], "test": x[2 * third :]}
+    return Dataset("small", "small", "binary", x.shape[1:], {k: Split(v) for k, v in parts.items()}, {})
+
+
+@pytest.mark.parametrize("latent", [1, 2])
+def test_probabilities_of_all_x_sum_to_one(latent):
+    log_prob = log_prob_by_quadrature(network(6, latent), every_x(6))
+    assert torch.logsumexp(log_prob, 0).item() == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("latent", [1, 2])
+def test_weights_are_unbiased_for_the_likelihood(latent):
+    model, x = network(6, latent, scale=0.7), every_x(6)[::9]
+    log_weights = model.log_weights(x, 200_000, torch.Generator().manual_seed(3))
+    ratio = torch.exp(log_weights - log_prob_by_quadrature(model, x))
+    standard_error = ratio.std(0) / math.sqrt(len(ratio))
+    # 16 means of 200,000 draws with finite variance, each beyond 5 standard errors in 1.7 million.
+    assert standard_error.max() < 0.02
+    assert ((ratio.mean(0) - 1).abs() < 5 * standard_error).all()
+
+
+def test_bound_rises_with_k_towards_the_likelihood():
+    model, x = network(6, 1, scale=0.7), every_x(6)[::9]
+    log_weights = model.log_weights(x, 100_000, torch.Generator().manual_seed(4))
+    bounds = []
+    for k in (1, 10, 100, 1000, 100_000):
+        groups = log_weights.reshape(-1, k, len(x))
+        bounds.append((torch.logsumexp(groups, 1) - math.log(k)).mean(0))
+    # Deterministic: over disjoint groups of the same draws the mean of L_k can only rise (Jensen).
+    assert all((after >= before).all() for before, after in itertools.pairwise(bounds))
+    assert (bounds[-1] - log_prob_by_quadrature(model, x)).abs().max() < 0.05
+
+
+def test_bound_with_closed_form_divergence_is_the_mean_log_weight():
+    model, x = network(6, 3, scale=0.5), every_x(6)[5:6]
+    n = 200_000
+    generator = torch.Generator().manual_seed(5)
+    closed = model.bound(x.expand(n, -1), generator)
+    sampled = model.log_weights(x, n, generator)[:, 0]
+    standard_error = math.hypot(closed.std().item(), sampled.std().item()) / math.sqrt(n)
+    # Beyond 4.5 standard errors in 150,000 seeds.
+    assert abs(closed.mean() - sampled.mean()) < 4.5 * standard_error
+
+
+def test_one_importance_sample_is_the_elbo():
+    """With k = 1 the importance-weighted objective has no logarithm of a mean left."""
+    model, x = network(6, 2), every_x(6)
+    weights = model.log_weights(x, 1, torch.Generator().manual_seed(6))
+    torch.testing.assert_close(log_mean_exp(weights), weights[0])
+
+
+def test_log_weights_by_hand():
+    """log N(z; 0, I) + log p(x given z) - log N(z; mu, sd^2), with the noise drawn as the model draws it."""
+    model, x = network(6, 2), every_x(6)[:10]
+    weights = model.log_weights(x, 7, torch.Generator().manual_seed(9))
+    mean, log_sd = model.encode(x)
+    noise = torch.randn(7, 10, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    z = mean + log_sd.exp() * noise
+    log_p_z = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    log_q = torch.distributions.Normal(mean, log_sd.exp()).log_prob(z).sum(-1)
+    log_p_x = -torch.nn.functional.binary_cross_entropy_with_logits(
+        model.decode(z), x.expand(7, -1, -1), reduction="none"
+    ).sum(-1)
+    torch.testing.assert_close(weights, log_p_z + log_p_x - log_q, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.log_prob_x_given_z(x, z[0]), log_p_x[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("samples_k", [1, 3])
+def test_gradient_by_finite_differences(samples_k):
+    model, x = network(6, 2, samples_k=samples_k), every_x(6)[::4]
+
+    def objective() -> Tensor:
+        return model.bound(x, torch.Generator().manual_seed(7)).mean()
+
+    for value in model.parameters.values():
+        value.requires_grad_(True)
+    objective().backward()
+    step = 1e-6
+    for name, value in model.parameters.items():
+        place = tuple(side // 2 for side in value.shape)
+        with torch.no_grad():
+            value[place] += step
+            above = objective()
+            value[place] -= 2 * step
+            below = objective()
+            value[place] += step
+        assert ((above - below) / (2 * step)).item() == pytest.approx(value.grad[place].item(), abs=1e-8), name
+
+
+def test_samples_follow_the_density():
+    model = network(4, 1, seed=2, scale=0.7)
+    n = 40_000
+    drawn = model.sample(n, torch.Generator().manual_seed(8))
+    expected = n * log_prob_by_quadrature(model, every_x(4)).exp()
+    observed = torch.bincount((drawn @ torch.tensor([8.0, 4, 2, 1]).double()).long(), minlength=16)
+    # 15 degrees of freedom: P(chi-square > 49) = 2e-5.
+    assert ((observed - expected) ** 2 / expected).sum() < 49
+
+
+@pytest.mark.parametrize("samples_k", [1, 5])
+def test_training_nears_the_best_likelihood(samples_k):
+    spec = vae.Spec(
+        latent=2, hidden=[16], epochs=60, batch_size=50, learning_rate=1e-2, samples_k=samples_k, validate_every=5
+    )
+    data = dataset(blobs(3000, 6))
+    model, session = vae.Model(spec, 6), Session(torch.Generator().manual_seed(0))
+    model.fit(data, session)
+    log_likelihood = log_mean_exp(model.log_weights(data.test.all(), 300, torch.Generator().manual_seed(1)))
+    x = data.test.all().double()
+    rates = x.mean(0)
+    independent = (rates * rates.log() + (1 - rates) * (1 - rates).log()).sum()
+    ones = x.sum(1)
+    source = torch.log(0.5 * 0.9**ones * 0.1 ** (6 - ones) + 0.5 * 0.1**ones * 0.9 ** (6 - ones)).mean()
+    # Independent pixels: -4.16; the source itself: -2.64; fitted models: within 0.05 of the source over seeds.
+    assert independent + 1 < log_likelihood.mean() < source + 0.05
+    assert log_likelihood.mean() > source - 0.15
+
+
+def test_the_best_validation_parameters_are_kept():
+    """Overfitting a few examples: what is kept is as good as the best bound that was seen, not as the last."""
+    x = blobs(90, 8)
+    spec = vae.Spec(latent=2, hidden=[32], epochs=200, batch_size=30, learning_rate=1e-2, schedule="constant")
+    model, session = vae.Model(spec, 8), Session(torch.Generator().manual_seed(0), history_rows=600)
+    data = dataset(x)
+    model.fit(data, session)
+    seen = [row["validation_bound"] for row in session.history if "validation_bound" in row]
+    assert len(seen) == 40
+    assert model._validation_bound(data.validation.all()) == pytest.approx(max(seen), abs=1e-6)
+    assert max(seen) > seen[-1]
+
+
+def test_published_schedule():
+    spec = vae.Spec(epochs=3280)
+    steps = [0, 1, 3, 4, 12, 13, 1092, 1093, 3279]
+    stages = [0, 1, 1, 2, 2, 3, 6, 7, 7]
+    rates = [vae.learning_rate(spec, step, 3280) for step in steps]
+    assert rates == pytest.approx([1e-3 * 10 ** (-stage / 7) for stage in stages])
+    assert vae.learning_rate(vae.Spec(schedule="constant", learning_rate=0.5), 99, 100) == 0.5
+
+
+def test_inference_and_training_networks_agree():
+    model = network(6, 2)
+    x = every_x(6)
+    without = model.encode(x)[0]
+    for value in model.parameters.values():
+        value.requires_grad_(True)
+    torch.testing.assert_close(model.encode(x)[0].detach(), without, rtol=1e-12, atol=1e-12)

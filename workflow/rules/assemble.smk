@@ -1,0 +1,29 @@
+rule assemble:
+    input:
+        results=lambda w: BENCH.results_of(w.experiment),
+        experiment=lambda w: BENCH.experiment_file(w.experiment),
+        published=lambda w: BENCH.published_of(w.experiment),
+    output:
+        tables=[f"{RESULTS}/tables/{{experiment}}{end}" for end in TABLE_FORMATS],
+        figures=[
+            f"{RESULTS}/figures/{{experiment}}{f}.{end}"
+            for f in FIGURES
+            for end in FIGURE_FORMATS
+        ],
+        provenance=f"{RESULTS}/provenance/{{experiment}}.json",
+    log:
+        f"{LOGS}/assemble/{{experiment}}.log",
+    benchmark:
+        f"{LOGS}/benchmarks/assemble/{{experiment}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+        gpu=0,
+    params:
+        code=lambda w: [BENCH.assemble_code, BENCH.figure_code(w.experiment)],
+        selection=BENCH.selection(),
+    message:
+        "assemble {wildcards.experiment}"
+    shell:
+        "dgmbench assemble {wildcards.experiment} {params.selection} 2>&1 | tee {log}"

@@ -1,0 +1,23 @@
+# `ancient`: fetching the same verified files again prepares nothing again; other files give another key.
+rule prepare:
+    input:
+        raw=lambda w: [ancient(path) for path in BENCH.raw_manifests(w.key)],
+    output:
+        certificate="data/prepared/{key}/certificate.json",
+        shown=f"{RESULTS}/datasets/{{key}}.json",
+    log:
+        f"{LOGS}/prepare/{{key}}.log",
+    benchmark:
+        f"{LOGS}/benchmarks/prepare/{{key}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2500,
+        runtime=60,
+        gpu=0,
+    params:
+        name=lambda w: BENCH.plan.datasets[w.key].name,
+        options=lambda w: BENCH.options(w.key),
+    message:
+        "prepare {wildcards.key}"
+    shell:
+        "dgmbench prepare {params.name} --options {params.options:q} --show {output.shown} 2>&1 | tee {log}"

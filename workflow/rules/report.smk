@@ -1,0 +1,30 @@
+rule report:
+    input:
+        tables=[f"{RESULTS}/tables/{name}.csv" for name in BENCH.plan.experiments],
+        provenance=[
+            f"{RESULTS}/provenance/{name}.json" for name in BENCH.plan.experiments
+        ],
+        datasets=[
+            ancient(f"{RESULTS}/datasets/{key}.json") for key in BENCH.plan.datasets
+        ],
+    output:
+        ledger=f"{RESULTS}/ledger.csv",
+        summary=f"{RESULTS}/ledger.md",
+        metrics=f"{RESULTS}/metrics.json",
+        page=f"{RESULTS}/report/index.html",
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{LOGS}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+        gpu=0,
+    params:
+        code=lambda w: BENCH.report_code,
+        selection=BENCH.selection(),
+    message:
+        "report on {BUDGET}"
+    shell:
+        "dgmbench report {params.selection} 2>&1 | tee {log}"

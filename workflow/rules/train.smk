@@ -1,0 +1,28 @@
+# `ancient`: preparing the same dataset again (same key, same bytes) trains nothing again; the verb itself compares
+# the certificate with the one that the run was trained on.
+rule train:
+    input:
+        certificate=lambda w: ancient(BENCH.certificate(w.run)),
+    output:
+        manifest=f"{RESULTS}/runs/{{run}}/manifest.json",
+        spec=f"{RESULTS}/runs/{{run}}/spec.yaml",
+        history=f"{RESULTS}/runs/{{run}}/history.csv",
+    log:
+        f"{LOGS}/train/{{run}}.log",
+    benchmark:
+        f"{LOGS}/benchmarks/train/{{run}}.tsv"
+    retries: 1
+    threads: lambda w: BENCH.plan.threads[w.run]
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
+        runtime=lambda w, attempt: 720 * attempt,
+        gpu=1 if BENCH.params.device == "cuda" else 0,
+    params:
+        run=lambda w: BENCH.run(w.run),
+        threads=lambda w: BENCH.plan.threads[w.run],
+    message:
+        "train {wildcards.run}"
+    shell:
+        "dgmbench train --run {params.run:q} --budget {BUDGET} --device {BENCH.params.device}"
+        " --checkpoint-seconds {BENCH.params.checkpoint_seconds}"
+        " --threads {params.threads} 2>&1 | tee {log}"
