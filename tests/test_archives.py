@@ -84,9 +84,7 @@ def test_members_that_would_land_outside_are_refused(build, name):
         list(members(build({"fine": b"1", name: b"2"})))
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_in_a_tar_are_refused_even_where_not_asked_for(tmp_path, kind):
     info = tarfile.TarInfo("top/link")
     info.type, info.linkname = kind, "/etc/passwd"
@@ -168,6 +166,15 @@ def test_a_truncated_gzip_is_named(tmp_path):
     path.write_bytes(gzip.compress(b"abc" * 1000)[:-9])
     with pytest.raises(UserError, match=r"made\.gz is truncated or damaged"):
         open_bytes(path)
+
+
+def test_a_zip_whose_members_lie_before_its_beginning_is_damaged(tmp_path):
+    path = zipped(tmp_path / "made.zip")
+    content = bytearray(path.read_bytes())
+    content[-6:-2] = (1 << 20).to_bytes(4, "little")  # where the list of members begins
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        list(members(path))
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

@@ -168,9 +168,13 @@ def test_a_broken_connection_is_continued_where_it_broke(add, raw, server, range
     add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
     fetch("made", raw)
     assert (raw / "made" / "a.npy").read_bytes() == BODY
-    starts = [wanted for _, wanted in server.requests]
-    half, quarter = len(BODY) // 2, len(BODY) - len(BODY) // 4
-    assert starts == ([None, f"bytes={half}-", f"bytes={quarter}-"] if ranges else [None, f"bytes={half}-"])
+    asked = [wanted for _, wanted in server.requests]
+    starts = [int(wanted.removeprefix("bytes=").rstrip("-")) for wanted in asked[1:]]
+    assert asked[0] is None
+    assert len(starts) == (2 if ranges else 1)
+    # The last block of an answer that breaks off may be lost, but not what came before it.
+    assert 0 < starts[0] <= len(BODY) // 2
+    assert starts == sorted(set(starts))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ def test_a_broken_connection_is_continued_where_it_broke(add, raw, server, range
 def test_a_truncated_altered_or_missing_download_leaves_nothing(add, raw, server, body, says):
     server.files = {} if body is None else {"a.npy": body}
     add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
-    with pytest.raises(UserError, match="'a.npy' of dataset 'made'") as caught:
+    with pytest.raises(UserError, match=r"'a\.npy' of dataset 'made'") as caught:
         fetch("made", raw)
     assert says in str(caught.value)
     assert body is None or f"expected sha256 {SHA}" in str(caught.value)

@@ -14,7 +14,9 @@ PACKAGE = "dgmbench"
 ROOT = Path(__file__).parent
 
 # Modules that can change a message, a picture or a path, but never a number.
-NOT_SEMANTIC = frozenset({f"{PACKAGE}.errors", f"{PACKAGE}.files", f"{PACKAGE}.progress", f"{PACKAGE}.fingerprint"})
+NOT_SEMANTIC = frozenset(
+    f"{PACKAGE}.{name}" for name in ("errors", "files", "progress", "fingerprint", "data.room", "training.checkpoint")
+)
 
 # Fields that hold positions, load/store context or old-style comments rather than meaning.
 _IGNORED_FIELDS = frozenset({"ctx", "type_comment", "kind", "type_ignores"})

@@ -19,7 +19,8 @@ def number(value: float | None, uncertainties: Iterable[float | None] = ()) -> s
     """`−123.46` for -123.4567 with the uncertainty 0.12; five significant digits where there is none."""
     if value is None:
         return MISSING
-    places = decimals(uncertainties)
+    # What is below a number's rounding error says nothing about its digits.
+    places = decimals(u for u in uncertainties if u is not None and u > 1e-9 * abs(value))
     if places is None:
         places = 0 if value == 0 else min(max(4 - math.floor(math.log10(abs(value))), 0), 8)
         text = f"{value:.{places}f}"
@@ -34,7 +35,7 @@ def spread(uncertainty: float | None) -> str:
     if uncertainty is None:
         return MISSING
     places = decimals([uncertainty])
-    return "0" if places is None else f"{uncertainty:.{places}f}"
+    return "0" if places is None or uncertainty < 1e-8 else f"{uncertainty:.{places}f}"
 
 
 def duration(seconds: float | None) -> str:

@@ -6,6 +6,7 @@
 import difflib
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from dgmbench.config import BudgetPlan, EvaluationPlan, Experiment, Params, Publ
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
 
+README = Path("README.md")
+LEDGER = Path("results/laptop/ledger.csv")
+LEDGER_BLOCK = re.compile(r"(<!-- ledger:begin[^>]*-->\n).*?(<!-- ledger:end -->)", re.DOTALL)
 HEADING = "<!-- Written by `dgmbench schemas` from the schemas: edit those. -->"
 
 
@@ -31,6 +35,7 @@ def generated() -> dict[Path, str]:
     }
     files[Path("docs/reference.md")] = "\n".join(_reference()) + "\n"
     files[Path("docs/params.default.yaml")] = _default_params()
+    files[README] = _readme(README.read_text())
     return files
 
 
@@ -54,6 +59,35 @@ def write(check: bool) -> None:
             print(f"wrote {path}")
     if differences:
         raise UserError("generated files differ from the schemas; run 'dgmbench schemas'.\n" + "\n".join(differences))
+
+
+def _readme(text: str) -> str:
+    """README.md with its table of numbers replaced by the ledger's rows that have a published value."""
+    rows = _ledger_rows() if LEDGER.is_file() else []
+    return LEDGER_BLOCK.sub(lambda found: found[1] + "\n".join([*rows, ""]) + found[2], text)
+
+
+def _ledger_rows() -> Iterator[str]:
+    import pandas as pd
+
+    ledger = pd.read_csv(LEDGER, keep_default_na=False)
+    compared = ledger[(ledger["published"] != "") & (ledger["obtained"] != "")]
+    yield "| dataset | model | what | obtained | published | verdict |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in compared.to_dict("records"):
+        uncertainty = "; ".join(
+            f"{name} {float(row[column]):.2g}"
+            for column, name in (("test_se", "test s.e."), ("estimator_se", "estimator s.e."), ("seed_sd", "seed s.d."))
+            if row[column] not in ("", "0.0", "0")
+        )
+        what = f"{row['metric'].replace('_', ' ')} ({row['kind']}, {row['unit']})"
+        seeds = f"{row['n_seeds']} seed{'s' if str(row['n_seeds']) != '1' else ''}"
+        obtained = f"{float(row['obtained']):.2f} ({'; '.join(filter(None, [uncertainty, seeds]))})"
+        model = f"{row['model']} {row['variant']}".strip()
+        published = f"{float(row['published']):.2f}" + (
+            f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
+        )
+        yield f"| {row['dataset']} | {model} | {what} | {obtained} | {published} | {row['verdict']} |"
 
 
 def _default_params() -> str:

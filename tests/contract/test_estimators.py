@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dgmbench.data.prepared import VALUES, Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators.base import Estimate, Kind, Metric, Workbench
+from dgmbench.estimators.base import Estimate, Estimates, Kind, Metric, Workbench
 from dgmbench.estimators.registry import estimator, estimator_modules
 from dgmbench.models.registry import model_class, model_modules
 from dgmbench.training.session import Session
@@ -54,19 +54,22 @@ def fitted(name: str, values: str):
     return model
 
 
-def run(name: str, model: str, values: str, **settings):
+def run(name: str, model: str, values: str, **settings) -> Estimates | None:
+    """A tiny run of an estimator on a tiny model; None where it refuses."""
     module = estimator(name)
     little = {key: value for key, value in LITTLE.items() if key in module.Settings.model_fields}
     little |= getattr(module, "SMOKE", {}) | settings
     bench = Workbench(torch.Generator().manual_seed(5))
-    return module.estimate(fitted(model, values), tiny(values), module.Settings(**little), bench)
+    try:
+        return module.estimate(fitted(model, values), tiny(values), module.Settings(**little), bench)
+    except CannotBeDone:
+        return None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_estimator_file_has_its_shape(name):
     module = estimator(name)
     assert "=" in module.__doc__ or "~" in module.__doc__, "the docstring opens with the equation"
-    assert "Reference" in module.__doc__
     assert isinstance(module.REQUIRES, type)
     for metric in module.METRICS.values():
         assert isinstance(metric, Metric)
@@ -88,10 +91,8 @@ def test_settings_have_defaults_and_refuse_unknown_keys(name):
 @pytest.mark.parametrize(("name", "model", "values"), CASES)
 def test_numbers_are_declared_finite_and_repeatable(name, model, values):
     module = estimator(name)
-    try:
-        found = run(name, model, values)
-    except CannotBeDone as refusal:
-        assert str(refusal)
+    found = run(name, model, values)
+    if found is None:
         return
     assert found.numbers or found.arrays
     for number in found.numbers:
@@ -113,10 +114,6 @@ def test_numbers_are_declared_finite_and_repeatable(name, model, values):
 
 @pytest.mark.parametrize(("name", "model", "values"), CASES)
 def test_the_split_and_the_number_of_examples_are_obeyed(name, model, values):
-    try:
-        found = run(name, model, values, split="validation", examples=12)
-    except CannotBeDone as refusal:
-        assert str(refusal)
-        return
-    for number in found.numbers:
+    found = run(name, model, values, split="validation", examples=12)
+    for number in found.numbers if found else []:
         assert number.per_example is None or len(number.per_example) == 12

@@ -79,11 +79,10 @@ def build_entries(
     Raises:
         UserError: a published number that the experiment names cannot be found.
     """
-    budget = experiment.budgets[plan.budget]
     planned = {row.id: row for row in plan.rows[name]}
     own: dict[str, list[Entry]] = {row: [] for row in planned}
     for cell in plan.cells[name]:
-        own[cell.row].append(_entry_of(cell, plan, archive, budget.differs))
+        own[cell.row].append(_entry_of(cell, plan, archive, planned[cell.row].differs))
     entries: list[Entry] = []
     for row in planned.values():
         if row.row.select is not None:
@@ -167,6 +166,7 @@ def _selection(
                 why_pending=why,
                 control=row.row.control,
                 protocol=row.protocol or entry.protocol,
+                differs=row.differs,
             )
             for entry in template
         ] or _published_only(name, row, experiment, plan, why)
@@ -183,6 +183,7 @@ def _selection(
             variant=", ".join(part for part in (entry.variant, "chosen on validation") if part),
             control=row.row.control,
             protocol=row.protocol or entry.protocol,
+            differs=row.differs,
             note=note if left_out else "",
             selected=tuple(f"{identity}: {value:.6g}" for identity, value in scored.items()),
         )
@@ -227,7 +228,7 @@ def _published_only(
                     settings=settings,
                     control=row.row.control,
                     protocol=row.protocol,
-                    differs=budget.differs,
+                    differs=row.differs,
                     why_pending=why or row.row.pending or "",
                 )
             )

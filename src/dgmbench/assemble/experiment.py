@@ -5,7 +5,7 @@ from pathlib import Path
 from dgmbench.assemble import paired
 from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
-from dgmbench.assemble.ledger import PAIRED_SUFFIX, records, to_csv
+from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record, records, to_csv
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
@@ -44,14 +44,16 @@ def assemble_plan(name: str, experiment: Experiment, plan: Plan, results_root: P
     labels = labels_of(entries)
     rows = records(entries)
     human = view(rows, labels, experiment.title, caption(experiment, plan.budget))
+    differences: list[Record] = []
+    if experiment.paired_with is not None and experiment.paired_by is not None:
+        differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
     texts = {
         f"{name}.csv": to_csv(rows),
         f"{name}.md": markdown(human),
         f"{name}.tex": latex(human),
+        # Headings alone where nothing is compared: the rules declare the file for every experiment.
+        f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),
     }
-    if experiment.paired_with is not None and experiment.paired_by is not None:
-        differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
-        texts[f"{name}{PAIRED_SUFFIX}.csv"] = to_csv(differences, paired.COLUMNS)
     written = []
     for file, text in texts.items():
         written.append(results / "tables" / file)

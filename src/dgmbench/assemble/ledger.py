@@ -9,6 +9,7 @@ from typing import Any
 
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.verdict import VERDICTS
+from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
 from dgmbench.runs import PICTURE
@@ -82,28 +83,31 @@ def key(record: Record) -> str:
     return f"{record['row']} | {record['column']} | {record['metric']}"
 
 
-def table_paths(results: Path, experiments: Iterable[str] | None = None) -> dict[str, Path]:
-    """Experiment -> its tidy table: of those named, or of every one that was assembled."""
-    tables = results / "tables"
-    if experiments is None:
-        found = {path.stem: path for path in sorted(tables.glob("*.csv")) if not path.stem.endswith(PAIRED_SUFFIX)}
-    else:
-        found = {name: tables / f"{name}.csv" for name in experiments}
-    missing = [str(path) for path in found.values() if not path.is_file()]
-    if missing or not found:
-        what = missing[0] if missing else f"{tables}/<experiment>.csv"
-        raise UserError(f"{what} is missing: assemble the experiments first (snakemake does).")
-    return found
+def table_path(results: Path, experiment: str) -> Path:
+    """The tidy table of an experiment that has been assembled."""
+    path = results / "tables" / f"{experiment}.csv"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `dgmbench assemble {experiment}` first (snakemake does).")
+    return path
 
 
-def collect(results_root: Path, budget: str, experiments: Iterable[str] | None = None) -> Path:
+def of_budget(params: Params, experiments: dict[str, Experiment]) -> dict[str, Experiment]:
+    """The experiments that a ledger or a page is about: those asked for that have this budget."""
+    asked = experiments if params.experiments == "all" else params.experiments
+    return {name: experiments[name] for name in asked if params.budget in experiments[name].budgets}
+
+
+def collect(results_root: Path, params: Params, experiments: dict[str, Experiment]) -> Path:
     """Write ledger.csv, metrics.json and ledger.md from the tables of one budget; return ledger.csv's path.
 
     metrics.json nests experiment -> "row | column | metric" -> obtained, done cells alone, for comparisons
     between commits. ledger.md counts the verdicts.
+
+    Raises:
+        UserError: an experiment has not been assembled.
     """
-    results = results_root / budget
-    tables = {name: read_csv(path) for name, path in table_paths(results, experiments).items()}
+    results = Path(results_root) / params.budget
+    tables = {name: read_csv(table_path(results, name)) for name in of_budget(params, experiments)}
     path = results / "ledger.csv"
     write_text(path, to_csv(record for rows in tables.values() for record in rows))
     write_json(
@@ -113,7 +117,7 @@ def collect(results_root: Path, budget: str, experiments: Iterable[str] | None =
             for name, rows in tables.items()
         },
     )
-    write_text(results / "ledger.md", summary(tables, budget))
+    write_text(results / "ledger.md", summary(tables, params.budget))
     return path
 
 

@@ -31,7 +31,6 @@ def provenance(
         "experiment": name,
         "budget": plan.budget,
         "title": experiment.title,
-        "differs": experiment.budgets[plan.budget].differs,
         "cells": {entry.key: _cell(entry) for entry in entries},
         "runs": {run: _run(plan, archive, run) for run in sorted(used_runs)},
         "evaluations": {
@@ -46,7 +45,7 @@ def _cell(entry: Entry) -> dict[str, Any]:
     return {
         **{k: getattr(entry, k) for k in ("experiment", "row", "row_name", "label", "column", "metric", "unit")},
         **{k: getattr(entry, k) for k in ("kind", "better", "description", "dataset", "model", "variant")},
-        **{k: getattr(entry, k) for k in ("parameters", "settings", "control", "protocol", "estimator")},
+        **{k: getattr(entry, k) for k in ("parameters", "settings", "control", "protocol", "differs", "estimator")},
         **{k: getattr(combined, k) for k in ("obtained", "test_se", "estimator_se", "seed_sd", "converged")},
         "n_seeds": len(combined.done),
         **{k: getattr(entry, k) for k in ("status", "verdict", "reason")},
@@ -114,7 +113,7 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
     evaluations = {seed["evaluation"] for cell in chosen for seed in cell["seeds"]}
     datasets = {whole["runs"][run]["run"]["dataset_key"] for run in runs}
     return {
-        **{k: whole[k] for k in ("experiment", "budget", "title", "differs")},
+        **{k: whole[k] for k in ("experiment", "budget", "title")},
         "cells": {f"{c['row']} | {c['column']} | {c['metric']}": c for c in chosen},
         "runs": {run: whole["runs"][run] for run in sorted(runs)},
         "evaluations": {e: whole["evaluations"][e] for e in sorted(evaluations)},
@@ -153,6 +152,8 @@ def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
         yield f"  published        {published['value']:g} ({published['kind']}), tolerance {published['tolerance']:g}"
         yield f"    source         {published['source']}"
         yield f"    protocol       {published['protocol']}"
+    if cell["differs"]:
+        yield f"  differs          {cell['differs']}"
     if cell["selected_from"]:
         yield f"  chosen among     {'; '.join(cell['selected_from'])}"
     for index, seed in enumerate(cell["seeds"]):

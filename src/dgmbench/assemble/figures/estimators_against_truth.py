@@ -1,5 +1,6 @@
 """Estimators against what is known exactly: AIS against enumeration, the bound against k, Parzen windows."""
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,20 +39,20 @@ def draw(data: FigureData, options: dict) -> "Figure":
     cells = done(data.cells)
     if cells.empty:
         return nothing_to_show("No number of this experiment has come out yet.")
-    figure, axes = new_figure(1, 3, height=3.0, gridspec_kw={"width_ratios": (1.1, 1, 1)})
+    figure, axes = new_figure(1, 3, height=2.9)
     panel_ais, panel_bound, panel_parzen = axes[0]
     _ais(panel_ais, cells[cells["estimator"] == names["ais"]], cells[cells["estimator"].isin(exact)], data)
     _bound(panel_bound, cells[cells["estimator"] == names["bound"]], data)
     _parzen(panel_parzen, cells[cells["estimator"] == names["parzen"]], data)
     for letter, panel in zip("abc", axes[0]):
-        panel.set_title(f"{letter}  {panel.get_title(loc='left')}")
+        panel.set_title(f"{letter}  {panel.get_title(loc='left')}", pad=8)
     return figure
 
 
 def _ais(panel: "Axes", cells: pd.DataFrame, exact: pd.DataFrame, data: FigureData) -> None:
-    panel.set_title("AIS against enumeration")
+    panel.set_title("AIS and enumeration")
     panel.set_xlabel("temperatures [count]")
-    panel.set_ylabel("AIS − exact log likelihood [nats]")
+    panel.set_ylabel("AIS − exact log-likelihood [nats]")
     cells, exact = cells[cells["metric"] == LOG_LIKELIHOOD], exact[exact["metric"] == LOG_LIKELIHOOD]
     truth = exact[exact["row"].isin(cells["row"])].drop_duplicates("row").set_index("row")["obtained"].to_dict()
     cells = cells[[row in truth and "temperatures" in s for row, s in zip(cells["row"], cells["settings"])]]
@@ -84,7 +85,7 @@ def _ais(panel: "Axes", cells: pd.DataFrame, exact: pd.DataFrame, data: FigureDa
 
 
 def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    panel.set_title("Bound against samples")
+    panel.set_title("Bound and samples")
     panel.set_xlabel("importance samples k [count]")
     panel.set_ylabel("importance-weighted bound [nats]")
     cells = cells[cells["metric"] == LOG_LIKELIHOOD]
@@ -106,7 +107,7 @@ def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
 
 def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     panel.set_title("Parzen windows")
-    panel.set_xlabel("Parzen log-likelihood [nats]")
+    panel.set_xlabel("log-likelihood [nats], parzen")
     cells = cells[cells["kind"] == "parzen"]
     if cells.empty:
         _empty(panel, "no Parzen window has come out")
@@ -125,7 +126,7 @@ def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
             linestyle="none",
             capsize=2,
         )
-    names = [data.labels.get(row, row) for row in cells["row"]]
+    names = [textwrap.fill(data.labels.get(row, row), 14) for row in cells["row"]]
     panel.set_yticks(np.arange(len(names)), names)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.margins(x=0.15)
@@ -133,7 +134,7 @@ def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     if cells["control"].any():
         panel.plot([], [], "D", markerfacecolor="white", markeredgecolor=INK, label="control")
     grid(panel, "both")
-    panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2)
+    panel.legend(loc="center left", handletextpad=0.2)
 
 
 def _count_ticks(panel: "Axes", values: pd.Series) -> None:

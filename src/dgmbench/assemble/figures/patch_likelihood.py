@@ -47,7 +47,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     grid(panel)
     handles, labels = panel.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside right center", handlelength=3)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=3)
     return figure
 
 
@@ -95,7 +95,7 @@ def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
         panel.axhline(
             cell["obtained"], color=INK, linewidth=1.1, linestyle=LINES[(index + 2) % len(LINES)], label=label
         )
-        if np.isfinite(cell["test_se"] or np.nan):
+        if pd.notna(cell["test_se"]):
             low, high = cell["obtained"] - cell["test_se"], cell["obtained"] + cell["test_se"]
             panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
 
@@ -107,16 +107,17 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     for _, cell in known.iterrows():
         panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)))
     low, high = panel.get_ylim()
-    spacing, above = 0.045 * (high - low), np.inf
+    spacing, above = 0.055 * (high - low), np.inf
     for _, cell in known.iterrows():
         height = min(cell["published"], above - spacing)
         above = height
         panel.annotate(
             f"{data.labels.get(cell['row'], cell['row'])} {cell['published']:g}, published",
-            (0.99, height),
+            (0.02, height),
             xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
+            ha="left",
+            va="center",
             fontsize=7,
             color=COLORS[1],
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )

@@ -19,7 +19,8 @@ def draw(data: FigureData, options: dict) -> "Figure":
     rows = [*data.samples, *(row for row in data.missing if row not in data.samples)]
     if not rows:
         return nothing_to_show("No row of this experiment was sampled.")
-    side = int(options.get("side", SIDE))
+    most = max((len(samples) for samples in data.samples.values()), default=1)
+    side = int(options.get("side", min(SIDE, math.isqrt(most))))
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
     panel = min(WIDTH / columns, 2.2)

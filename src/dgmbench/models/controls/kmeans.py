@@ -1,6 +1,6 @@
 """k-means centroids: a clustering baseline, and "samples" that beat real ones under a Parzen window.
 
-    minimise sum_n min_j |x_n - c_j|^2 over the centroids c_1 ... c_k
+    c_1 ... c_k = argmin sum_n min_j |x_n - c_j|^2
 
 Centroids are no draws from anything: as a sampler this model is a control of the estimator, not a generative model.
 
@@ -38,7 +38,7 @@ class Spec(base.ModelSpec):
 
 class Model(base.Model, base.Sampler, base.Clusterer):
     Spec = Spec
-    accepts = frozenset({"unit", "real"})
+    accepts = frozenset({"binary", "unit", "real"})  # centroids of binary data are grey
 
     def fit(self, data: Dataset, session: Session) -> None:
         """Every restart is one step of the session; records its mean squared distance to the nearest centroid.
@@ -49,14 +49,21 @@ class Model(base.Model, base.Sampler, base.Clusterer):
         spec = self.spec
         if len(data.train) < spec.centroids:
             raise CannotBeDone(f"{spec.centroids} centroids need as many training examples, not {len(data.train)}.")
-        best = {"centroids": torch.zeros(spec.centroids, self.dimension), "distortion": math.inf}
+        best = {
+            "centroids": torch.zeros(spec.centroids, self.dimension),
+            "distortion": math.inf,
+            "binarization": draw_seed(session.generator),
+        }
         session.track(best=best)
-        x = data.train.all(session.generator).cpu().numpy() if session.step < spec.restarts else None
+        # One binarization for all restarts, and the same one after a kill.
+        x = data.train.all(torch.Generator().manual_seed(best["binarization"])).numpy()
         for _ in session.steps(spec.restarts, unit="restart"):
             seed = draw_seed(session.generator)
             centroids, _, distortion = kmeans(x, spec.centroids, spec.iterations, seed, spec.start, spec.batch)
             if distortion < best["distortion"]:
-                best["centroids"], best["distortion"] = torch.from_numpy(centroids).float(), distortion
+                # A mean lies between its examples, but for rounding.
+                best["centroids"] = torch.from_numpy(centroids.clip(x.min(0), x.max(0))).float()
+                best["distortion"] = distortion
             session.record(distortion=distortion)
         self._centroids = best["centroids"].to(session.device)
 

@@ -150,7 +150,7 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         em["factors"].copy_(torch.eye(self.dimension))
         if self.spec.start == "kmeans":
             seen = z[order[: max(self.spec.start_examples, k)].sort().values]
-            _, labels, _ = kmeans(seen.cpu().numpy(), k, _KMEANS_ITERATIONS, draw_seed(generator))
+            _, labels, _ = kmeans(seen.float().cpu().numpy(), k, _KMEANS_ITERATIONS, draw_seed(generator))
             sums = workspace.sums_of_labels(seen, torch.from_numpy(labels).to(z.device))
             # Each cluster is joined by d + 1 examples of the data's own covariance: small ones stay proper.
             counts, means, covariances = moments(sums, self.dimension)
@@ -186,7 +186,8 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         if bool(collapsed.any()):
             raise CannotBeDone(
                 f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their covariance is not positive "
-                f"definite with ridge {self.spec.ridge:g}. Set ridge to {advice:.1g} or more, or fewer components."
+                f"definite with ridge {self.spec.ridge:g} in {self.spec.precision}. Set ridge to {advice:.1g} or more"
+                + (", or precision to float64." if self.spec.precision == "float32" else ", or fewer components.")
             )
         em["log_weights"].copy_((counts / counts.sum()).log())
         em["means"].copy_(means)

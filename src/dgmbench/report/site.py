@@ -1,0 +1,204 @@
+"""The page that a person reads: one self-contained file, made from tables, figures and provenance alone."""
+
+import base64
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dgmbench.assemble import ledger
+from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
+from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
+from dgmbench.assemble.verdict import VERDICTS
+from dgmbench.config import Experiment, Params
+from dgmbench.errors import UserError
+from dgmbench.files import read_json, write_text
+from dgmbench.format import duration, names, number, spread
+
+FOLDER = Path(__file__).parent
+FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}
+VERDICT_MEANINGS = {
+    "reproduced": "within the stated tolerance of the published number",
+    "better": "beyond the tolerance, in the metric's better direction",
+    "worse": "beyond the tolerance, in the other direction",
+    "protocol differs": "another kind, data or protocol than the published number: not compared",
+    "pending": "not computed yet; the reason says why",
+    "failed": "the run diverged, or the estimator failed or refused; the reason says why",
+    "not published": "no published number stands beside it",
+}
+STATUSES = {
+    "done": "every seed came out",
+    "unconverged": "the estimator's own evidence says that more work would move the number",
+    "partial": "some seeds failed; the number is the mean of the others",
+    "failed": "no seed came out",
+    "refused": "the estimator cannot be applied to this model",
+    "pending": "not computed yet",
+}
+
+
+def build(params: Params, experiments: dict[str, Experiment], results_root: Path = Path("results")) -> Path:
+    """Write results/<budget>/report/index.html from what was assembled and collected; return its path.
+
+    Raises:
+        UserError: an experiment of this budget was not assembled, or the ledger was not collected.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    results = Path(results_root) / params.budget
+    wanted = ledger.of_budget(params, experiments)
+    pages = [ExperimentPage(name, experiment, params.budget, results) for name, experiment in wanted.items()]
+    if not (results / "ledger.csv").is_file():
+        raise UserError(f"{results / 'ledger.csv'} is missing: collect the ledger first (snakemake does).")
+    rows = ledger.read_csv(results / "ledger.csv")
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "spread": spread, "embed": embed}
+    html = environment.get_template("index.html.j2").render(
+        budget=params.budget,
+        version=metadata.version("dgmbench"),
+        facts=build_facts(pages),
+        pages=pages,
+        ledger=rows,
+        labels={page.name: page.labels for page in pages},
+        verdicts=Counter(row["verdict"] for row in rows),
+        statuses=Counter(row["status"] for row in rows),
+        verdict_meanings={name: VERDICT_MEANINGS[name] for name in VERDICTS},
+        status_meanings=STATUSES,
+        kinds=KINDS,
+        datasets={key: c for page in pages for key, c in page.provenance["datasets"].items()},
+        data={page.name: page.embedded for page in pages},
+        style=(FOLDER / "style.css").read_text(),
+        script=(FOLDER / "site.js").read_text(),
+    )
+    path = results / "report" / "index.html"
+    write_text(path, html)
+    return path
+
+
+def embed(value: Any) -> str:
+    """JSON that may stand inside a script element: no character of it can end the element."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+@dataclass
+class Picture:
+    source: str
+    alt: str
+    caption: str
+
+
+@dataclass
+class ExperimentPage:
+    """What the template shows of one experiment."""
+
+    name: str
+    experiment: Experiment
+    budget: str
+    results: Path
+
+    @cached_property
+    def rows(self) -> list[ledger.Record]:
+        return ledger.read_csv(ledger.table_path(self.results, self.name))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        path = self.results / "provenance" / f"{self.name}.json"
+        if not path.is_file():
+            raise UserError(f"{path} is missing: assemble the experiment first (snakemake does).")
+        return read_json(path)
+
+    @property
+    def embedded(self) -> dict[str, Any]:
+        return {key: self.provenance[key] for key in ("cells", "runs", "evaluations", "datasets")}
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        cells = self.provenance["cells"].values()
+        return row_labels((c["row"], c["label"], {} if c["selected_from"] else c["parameters"]) for c in cells)
+
+    @cached_property
+    def view(self) -> View:
+        return view(self.rows, self.labels, self.experiment.title, "")
+
+    @property
+    def differs(self) -> str | None:
+        return self.experiment.budgets[self.budget].differs
+
+    @property
+    def verdicts(self) -> Counter:
+        return Counter(row["verdict"] for row in self.rows)
+
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """The figures that were assembled, each as a data address with its alternative text."""
+        found = []
+        for suffix, caption in FIGURES.items():
+            path = self.results / "figures" / f"{self.name}{suffix}.svg"
+            if path.is_file():
+                source = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+                caption = caption or f"{self.experiment.title}. {self.experiment.question}"
+                found.append(Picture(source, f"{caption} {self._alternative(suffix)}", caption))
+        return found
+
+    def _alternative(self, suffix: str) -> str:
+        if suffix:
+            return f"Experiment {self.experiment.title}: {names(dict.fromkeys(self.labels.values()))}."
+        columns = names(dict.fromkeys(row["column"].split()[0] for row in self.rows))
+        return f"The numbers are in the table above: {columns}."
+
+    @cached_property
+    def paired(self) -> list[dict[str, str]] | None:
+        """The paired table's rows as printed, or None where the experiment has no such table."""
+        import csv
+
+        path = self.results / "tables" / f"{self.name}{ledger.PAIRED_SUFFIX}.csv"
+        if self.experiment.paired_with is None or not path.is_file():
+            return None
+        with path.open(newline="") as stream:
+            rows = [{name: row[name] for name in PAIRED_COLUMNS} for row in csv.DictReader(stream)]
+        for row in rows:
+            for name in ("difference", "se", "low", "high"):
+                row[name] = float(row[name]) if row[name] else None
+        return rows
+
+    def is_turned(self, section: Section) -> bool:
+        """Whether the section's columns are the experiment's rows."""
+        return bool(section.rows) and section.rows[0].label not in self.labels.values()
+
+
+def build_facts(pages: list[ExperimentPage]) -> dict[str, list[str]]:
+    """Commits, machines and versions that the numbers were made with; no dates, so that equal results look equal."""
+    measured = [
+        record["measured"]
+        for page in pages
+        for part in ("runs", "evaluations")
+        for record in page.provenance[part].values()
+        if record.get("measured")
+    ]
+    commits = sorted({m.get("commit") or "unknown" for m in measured})
+    machines = sorted({_machine(m) for m in measured})
+    versions = sorted({f"{name} {version}" for m in measured for name, version in (m.get("versions") or {}).items()})
+    seconds = sum(m.get("seconds") or 0 for m in measured)
+    return {
+        "commit": commits or ["unknown"],
+        "machine": machines or ["unknown"],
+        "versions": versions or ["unknown"],
+        "work": [f"{duration(seconds)} of training and evaluation in {len(measured)} jobs"],
+    }
+
+
+def _machine(measured: dict[str, Any]) -> str:
+    machine = measured.get("machine") or {}
+    cores = f"{machine['cores']} cores" if machine.get("cores") else ""
+    return ", ".join(str(p) for p in (machine.get("processor"), cores, measured.get("device")) if p) or "unknown"

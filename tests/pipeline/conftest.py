@@ -1,0 +1,198 @@
+"""A tiny project with the real Snakefile, rules, command line and package, in a folder of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = Path(sys.executable)
+
+MOONS = {"name": "toys-two-moons", "options": {"train": 300, "validation": 100, "test": 100}}
+DIGITS = {"name": "digits-binary"}
+
+
+def experiment(rows: dict, evaluations: dict, datasets: list[dict], **more) -> dict:
+    """The YAML of an experiment with one budget, smoke."""
+    return {
+        "title": "A tiny table",
+        "document": "Nobody, Nothing",
+        "source": "table 1",
+        "question": "Does the pipeline do what it says?",
+        "rows": rows,
+        "evaluations": evaluations,
+        "figure": {"name": "likelihood_bars"},
+        "budgets": {"smoke": {"datasets": datasets}},
+        **more,
+    }
+
+
+# Three experiments: `moons` and `shared` ask for the same gmm run and its test evaluation, `digits` has raw files.
+EXPERIMENTS = {
+    "moons": experiment(
+        {
+            "gaussian": {"model": "gaussian", "evaluate": ["test", "samples"]},
+            "gmm": {"model": "gmm", "spec": {"components": 2, "iterations": 5}, "evaluate": ["test"]},
+        },
+        {"test": {"estimator": "exact_likelihood"}, "samples": {"estimator": "samples", "settings": {"count": 16}}},
+        [MOONS],
+    ),
+    "shared": experiment(
+        {"mixture": {"model": "gmm", "spec": {"components": 2, "iterations": 5}, "evaluate": ["test"]}},
+        {"test": {"estimator": "exact_likelihood"}},
+        [MOONS],
+    ),
+    "digits": experiment(
+        {"independent": {"model": "independent", "evaluate": ["test"], "control": True}},
+        {"test": {"estimator": "exact_likelihood"}},
+        [DIGITS],
+    ),
+}
+
+
+class Project:
+    """A project folder and the commands that are run in it. The package's code is the folder's own copy."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        binaries = root / "bin"
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("DGMBENCH_", "SNAKEMAKE_", "PYTEST_"))},
+            "PATH": f"{binaries}{os.pathsep}{PYTHON.parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "XDG_CACHE_HOME": str(root / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+        }
+
+    @classmethod
+    def create(cls, root: Path, experiments: dict[str, dict]) -> "Project":
+        root.mkdir(parents=True, exist_ok=True)
+        skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "experiments")
+        for name in ("src", "workflow"):
+            shutil.copytree(ROOT / name, root / name, ignore=skip)
+        shutil.copytree(ROOT / "results" / "published", root / "results" / "published")
+        for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
+            if (ROOT / name).is_file():
+                shutil.copy(ROOT / name, root / name)
+        (root / "params.yaml").write_text(yaml.safe_dump({"budget": "smoke", "offline": True}))
+        wrapper = root / "bin" / "dgmbench"
+        wrapper.parent.mkdir()
+        wrapper.write_text(f'#!/bin/sh\nexec "{PYTHON}" -m dgmbench.cli "$@"\n')
+        wrapper.chmod(0o755)
+        project = cls(root)
+        for name, plan in experiments.items():
+            project.write_experiment(name, plan)
+        return project
+
+    def copy(self, root: Path) -> "Project":
+        """The same project elsewhere, time stamps and all."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Project(root)
+
+    def experiment_path(self, name: str) -> Path:
+        return self.root / "workflow" / "experiments" / "tiny" / f"{name}.yaml"
+
+    def write_experiment(self, name: str, plan: dict) -> None:
+        path = self.experiment_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(plan, sort_keys=False))
+
+    def run(self, *command: str, ok: bool = True, timeout: float = 240, **env: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            command, cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, timeout=timeout
+        )
+        if ok:
+            assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def dgmbench(self, *arguments: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
+        return self.run("dgmbench", *arguments, ok=ok, **env)
+
+    def snakemake(self, *arguments: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
+        return self.run("snakemake", "--cores", "2", *arguments, ok=ok, **env)
+
+    def pending(self, *targets: str) -> list[str]:
+        """What a dry run would do, by the rules' messages ("train 1a2b...", "report on smoke"), sorted."""
+        done = self.run("snakemake", *targets, "-n", "--quiet", "host")
+        jobs = sorted(re.findall(r"^(?:Job \d+: )(.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
+        if not jobs:
+            assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
+        return jobs
+
+    @contextmanager
+    def background(self, *command: str, **env: str) -> Iterator[subprocess.Popen]:
+        """A command in its own process group, which is killed at the end whatever happens."""
+        with subprocess.Popen(
+            command,
+            cwd=self.root,
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def edit(self, path: str, old: str, new: str) -> "Edit":
+        return Edit(self.root / path, old, new)
+
+    def results(self, pattern: str) -> list[Path]:
+        return sorted((self.root / "results" / "smoke").glob(pattern))
+
+
+class Edit:
+    """`old` replaced by `new` in a file inside a `with` block; the file comes back as it was, time stamp and all."""
+
+    def __init__(self, path: Path, old: str, new: str):
+        self.path, self.old, self.new = path, old, new
+
+    def __enter__(self) -> None:
+        self.before, self.times = self.path.read_bytes(), os.stat(self.path)
+        text = self.before.decode()
+        assert self.old in text, f"{self.path} does not hold {self.old!r}"
+        self.path.write_text(text.replace(self.old, self.new))
+
+    def __exit__(self, *_) -> None:
+        self.path.write_bytes(self.before)
+        os.utime(self.path, ns=(self.times.st_atime_ns, self.times.st_mtime_ns))
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
+    """Poll until `condition` holds; fail where it does not in time, or where the process that should bring it ends."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None and not condition():
+            pytest.fail(f"the process ended with {process.returncode} too early:\n{process.stdout.read()}")
+        if time.monotonic() > deadline:
+            pytest.fail(f"nothing came in {seconds} s")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with the three tiny experiments and nothing computed."""
+    return Project.create(tmp_path / "project", EXPERIMENTS)
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project that was run to its end once. Tests undo what they edit in it, or work on a copy."""
+    done = Project.create(tmp_path_factory.mktemp("complete") / "project", EXPERIMENTS)
+    done.snakemake()
+    return done
