@@ -4,7 +4,13 @@
 from snakemake.exceptions import WorkflowError
 
 from dgmbench.errors import UserError
-from dgmbench.workflow import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Workflow
+from dgmbench.workflow import (
+    FIGURE_FORMATS,
+    FIGURES,
+    TABLE_FORMATS,
+    Workflow,
+    prepared_certificate,
+)
 
 
 configfile: "params.yaml"
@@ -52,6 +58,7 @@ rule all:
 rule datasets:
     input:
         [f"{RESULTS}/datasets/{key}.json" for key in BENCH.plan.datasets],
+        [prepared_certificate(key) for key in BENCH.plan.datasets],
 
 
 rule runs:

@@ -39,8 +39,10 @@ class Workflow:
             os.environ["DGMBENCH_OFFLINE"] = "1"
 
     def raw_manifests(self, key: str) -> list[str]:
+        """What a dataset is prepared from."""
         name = self.plan.datasets[key].name
-        return [f"data/raw/{name}/manifest.json"] if catalogue.entry(name).files else []
+        raw = [f"data/raw/{name}/manifest.json"] if catalogue.entry(name).files else []
+        return _still_needed(raw, prepared_certificate(key))
 
     def fetch_identity(self, name: str) -> str:
         return short_hash([file.model_dump(mode="json") for file in catalogue.entry(name).files])
@@ -54,8 +56,14 @@ class Workflow:
     def evaluation(self, evaluation: str) -> str:
         return json.dumps(asdict(self.plan.evaluations[evaluation]))
 
-    def certificate(self, run: str) -> str:
-        return f"data/prepared/{self.plan.runs[run].dataset_key}/certificate.json"
+    def training_data(self, run: str) -> list[str]:
+        """What a run is trained on."""
+        return _still_needed([prepared_certificate(self.plan.runs[run].dataset_key)], self.layout.manifest(run))
+
+    def evaluation_data(self, run: str, evaluation: str) -> list[str]:
+        """What a run is evaluated on."""
+        data = [prepared_certificate(self.plan.runs[run].dataset_key)]
+        return _still_needed(data, self.layout.evaluation(run, evaluation))
 
     def results_of(self, experiment: str) -> list[str]:
         """The small files that an experiment's tables are made from."""
@@ -68,6 +76,10 @@ class Workflow:
         rows = self.experiments[experiment].rows.values()
         names = dict.fromkeys(cell.file for row in rows for cell in row.published)
         return [f"results/published/{name}.csv" for name in names]
+
+    def contents(self, experiment: str) -> str:
+        """Of which results an experiment's tables are made: changes where a row is added or left out."""
+        return short_hash(self.results_of(experiment))
 
     def experiment_file(self, experiment: str) -> str:
         return str(experiment_path(experiment))
@@ -93,6 +105,19 @@ class Workflow:
         if self.params.experiments != "all":
             flags += [f"--only {name}" for name in self.params.experiments]
         return " ".join(flags)
+
+
+def prepared_certificate(key: str) -> str:
+    return f"data/prepared/{key}/certificate.json"
+
+
+def _still_needed(inputs: list[str], output: str | Path) -> list[str]:
+    """A job's inputs, without those that are not here although its output is.
+
+    Snakemake's `ancient` holds only for files that exist: in a clone without the large files, preparing a dataset
+    for one new run would otherwise train every old run on it again.
+    """
+    return [path for path in inputs if Path(path).is_file() or not Path(output).is_file()]
 
 
 def check_free_disk(folder: str = ".") -> None:

@@ -23,7 +23,8 @@ rule assemble:
     params:
         code=lambda w: [BENCH.assemble_code, BENCH.figure_code(w.experiment)],
         selection=BENCH.selection(),
+        contents=lambda w: BENCH.contents(w.experiment),
     message:
         "assemble {wildcards.experiment}"
     shell:
-        "dgmbench assemble {wildcards.experiment} {params.selection} 2>&1 | tee {log}"
+        "dgmbench assemble {wildcards.experiment} {params.selection} 2>&1 | tee -i {log}"

@@ -1,6 +1,9 @@
 rule evaluate:
     input:
         manifest=f"{RESULTS}/runs/{{run}}/manifest.json",
+        certificate=lambda w: [
+            ancient(path) for path in BENCH.evaluation_data(w.run, w.evaluation)
+        ],
     output:
         numbers=f"{RESULTS}/runs/{{run}}/{{evaluation}}.json",
     log:
@@ -19,4 +22,4 @@ rule evaluate:
         "evaluate {wildcards.run} by {wildcards.evaluation}"
     shell:
         "dgmbench evaluate --evaluation {params.evaluation:q} --budget {BUDGET} --device {BENCH.params.device}"
-        " --threads {params.threads} 2>&1 | tee {log}"
+        " --threads {params.threads} 2>&1 | tee -i {log}"

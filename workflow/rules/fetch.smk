@@ -15,4 +15,4 @@ rule fetch:
     message:
         "fetch {wildcards.dataset}"
     shell:
-        "dgmbench fetch {wildcards.dataset} 2>&1 | tee {log}"
+        "dgmbench fetch {wildcards.dataset} 2>&1 | tee -i {log}"

@@ -20,4 +20,4 @@ rule prepare:
     message:
         "prepare {wildcards.key}"
     shell:
-        "dgmbench prepare {params.name} --options {params.options:q} --show {output.shown} 2>&1 | tee {log}"
+        "dgmbench prepare {params.name} --options {params.options:q} --show {output.shown} 2>&1 | tee -i {log}"

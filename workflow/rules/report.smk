@@ -24,7 +24,8 @@ rule report:
     params:
         code=lambda w: BENCH.report_code,
         selection=BENCH.selection(),
+        contents=BENCH.plan.experiments,
     message:
         "report on {BUDGET}"
     shell:
-        "dgmbench report {params.selection} 2>&1 | tee {log}"
+        "dgmbench report {params.selection} 2>&1 | tee -i {log}"

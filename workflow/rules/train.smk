@@ -2,7 +2,7 @@
 # the certificate with the one that the run was trained on.
 rule train:
     input:
-        certificate=lambda w: ancient(BENCH.certificate(w.run)),
+        certificate=lambda w: [ancient(path) for path in BENCH.training_data(w.run)],
     output:
         manifest=f"{RESULTS}/runs/{{run}}/manifest.json",
         spec=f"{RESULTS}/runs/{{run}}/spec.yaml",
@@ -25,4 +25,4 @@ rule train:
     shell:
         "dgmbench train --run {params.run:q} --budget {BUDGET} --device {BENCH.params.device}"
         " --checkpoint-seconds {BENCH.params.checkpoint_seconds}"
-        " --threads {params.threads} 2>&1 | tee {log}"
+        " --threads {params.threads} 2>&1 | tee -i {log}"
