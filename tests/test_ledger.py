@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
@@ -28,6 +29,8 @@ PRINTED = Published(10.0, None, "exact", 0.5, "as printed", "a file")
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     synthetic.stand_ins(monkeypatch)
+    # Figures have tests of their own, and take longer than everything here together.
+    monkeypatch.setattr(experiment_module, "draw_all", lambda *figures: [])
     return tmp_path / "results"
 
 
@@ -173,7 +176,7 @@ def test_published_only_row_is_pending(assembled):
 
 
 def test_selection_repeats_the_variant_best_on_validation(assembled):
-    results, plan, archive, _ = assembled
+    results, plan, _, _ = assembled
     # Make 4 components best on validation although 64 is best on test.
     name, best = "patches-check", "gmm components=4"
     cell = next(c for c in plan.cells[name] if c.row == best and c.column == "validation")
@@ -336,7 +339,7 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
 
 
 def test_provenance_finds_a_cell_by_row_or_label_and_names_the_nearest(assembled):
-    results, plan, archive, rows = assembled
+    results, plan, _, rows = assembled
     experiments = synthetic.experiments()
     assemble("estimators-check", synthetic.params(), experiments, results, results.parent / "data")
     found = provenance.find(results, "demo", "estimators-check", "rbm", "ais temperatures=1000 chains=10")

@@ -22,7 +22,7 @@ def console() -> Console:
     return out if out.is_terminal else Console(width=160)
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     table = Table(*columns, title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
@@ -59,7 +59,7 @@ def _models() -> Table:
         cls = model_class(name)
         summary = _first_line(importlib.import_module(module).__doc__)
         rows.append((name, model_family(name), ", ".join(capabilities(cls)), ", ".join(sorted(cls.accepts)), summary))
-    return _table("Models", ("model", "family", "capabilities", "values", "what"), rows)
+    return table("Models", ("model", "family", "capabilities", "values", "what"), rows)
 
 
 def _datasets() -> Table:
@@ -70,7 +70,7 @@ def _datasets() -> Table:
         about = describe(resolve(name, {}))
         files = f"{len(entry.files)} files" if entry.files else "generated"
         rows.append((name, about.values, "x".join(map(str, about.shape)), files, entry.licence, entry.title))
-    return _table("Datasets", ("dataset", "values", "shape", "source", "licence", "what"), rows)
+    return table("Datasets", ("dataset", "values", "shape", "source", "licence", "what"), rows)
 
 
 def _estimators() -> Table:
@@ -81,14 +81,14 @@ def _estimators() -> Table:
         module = estimator(name)
         gives = [f"{metric} ({m.unit}, {m.kind})" for metric, m in module.METRICS.items()]
         rows.append((name, module.REQUIRES.__name__, ", ".join(gives) or "pictures", _first_line(module.__doc__)))
-    return _table("Estimators", ("estimator", "asks for", "gives", "what"), rows)
+    return table("Estimators", ("estimator", "asks for", "gives", "what"), rows)
 
 
 def _experiments() -> Table:
     rows = [
         (name, ", ".join(e.budgets), f"{e.document}, {e.source}", e.title) for name, e in load_experiments().items()
     ]
-    return _table("Experiments", ("experiment", "budgets", "source", "what"), rows)
+    return table("Experiments", ("experiment", "budgets", "source", "what"), rows)
 
 
 def _verify(out: Console) -> None:
@@ -102,7 +102,7 @@ def _verify(out: Console) -> None:
             problems[folder.name] = verify(folder)
             task.advance()
     rows = [(name, "ok" if not found else "; ".join(found)) for name, found in problems.items()]
-    out.print(_table("Prepared datasets", ("dataset", "certificate"), rows))
+    out.print(table("Prepared datasets", ("dataset", "certificate"), rows))
     broken = [name for name, found in problems.items() if found]
     if broken:
         raise UserError(f"{', '.join(broken)}: remove the folder under data/prepared and prepare it again.")
@@ -137,7 +137,7 @@ def show_plan(params: Params) -> None:
         rows.append((run.id, run.model, run.dataset, run.seed, what, len(missing), *cost, basis))
     out = console()
     heading = ("run", "model", "dataset", "seed", "to do", "evaluations", "time", "memory", "disk", "predicted from")
-    out.print(_table(f"To do under the budget {params.budget}", heading, rows))
+    out.print(table(f"To do under the budget {params.budget}", heading, rows))
     done = len(plan.runs) - len(rows)
     print(
         f"{len(plan.experiments)} experiments, {len(plan.runs)} runs ({done} complete), {len(plan.evaluations)} "

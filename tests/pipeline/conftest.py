@@ -86,7 +86,8 @@ class Project:
         for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
             if (ROOT / name).is_file():
                 shutil.copy(ROOT / name, root / name)
-        (root / "params.yaml").write_text(yaml.safe_dump({"budget": "smoke", "offline": True}))
+        params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "smoke", "offline": True}
+        (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         wrapper = root / "bin" / "dgmbench"
         wrapper.parent.mkdir()
         wrapper.write_text(f'#!/bin/sh\nexec "{PYTHON}" -m dgmbench.cli "$@"\n')

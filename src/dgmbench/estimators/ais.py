@@ -54,6 +54,10 @@ METRICS = {
 }
 
 
+def scorings(settings: Settings, examples: int) -> float:
+    return 2.0 * settings.chains * settings.transitions * len(betas(settings)) + examples
+
+
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """log Z and the mean log-likelihood.
 

@@ -79,7 +79,11 @@ class Workbench:
 
 
 class Estimator(ModuleType):
-    """The shape of an estimator's module (for readers and type checkers)."""
+    """The shape of an estimator's module (for readers and type checkers).
+
+    A module may also define `scorings(settings, examples) -> float`, how often it scores an example of the model:
+    predicted times are scaled by it. Without it, once for each example.
+    """
 
     Settings: type[EstimatorSettings]
     REQUIRES: type

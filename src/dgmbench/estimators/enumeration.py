@@ -17,7 +17,7 @@ from dgmbench.progress import NoProgress, Progress
 
 
 class Settings(EstimatorSettings):
-    block_states: int = Field(1024, ge=1, description="States summed at once; memory grows with it, the sum does not.")
+    block_states: int = Field(256, ge=1, description="States summed at once; memory grows with it, the sum does not.")
 
 
 REQUIRES = Energy
@@ -44,7 +44,7 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
 
 def log_partition(
     enumeration: Enumeration,
-    block_states: int = 1024,
+    block_states: int = 256,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> float:

@@ -40,6 +40,10 @@ METRICS = {
 }
 
 
+def scorings(settings: Settings, examples: int) -> float:
+    return float(settings.k) * examples
+
+
 def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The mean of L_k over the split.
 

@@ -38,6 +38,16 @@ class Model(ABC):
         self.spec = spec
         self.dimension = dimension
 
+    @classmethod
+    def operations(cls, spec: ModelSpec, dimension: int) -> float:
+        """Multiplications to score one example once, leading term: what predicted times are scaled by."""
+        return float(dimension)
+
+    @classmethod
+    def passes(cls, spec: ModelSpec) -> float:
+        """How often training scores each of its examples, leading term: the other factor of predicted times."""
+        return 1.0
+
     @abstractmethod
     def fit(self, data: "Dataset", session: "Session") -> None:
         """Train on `data.train`, choosing anything that must be chosen on `data.validation`.

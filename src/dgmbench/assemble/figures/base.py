@@ -5,7 +5,7 @@ grey: series differ by marker and line style, colour only helps.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +146,11 @@ def grid(axes: "Axes", axis: str = "y") -> None:
 def done(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells that have a number."""
     return cells[cells["obtained"].notna()]
+
+
+def where(cells: pd.DataFrame, kept: Iterable[bool]) -> pd.DataFrame:
+    """The cells for which `kept` holds; an empty list keeps the columns, which plain indexing does not."""
+    return cells[np.fromiter(kept, dtype=bool, count=len(cells))]
 
 
 def total_se(cell: pd.Series) -> float:

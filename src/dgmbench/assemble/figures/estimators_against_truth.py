@@ -17,6 +17,7 @@ from dgmbench.assemble.figures.base import (
     nothing_to_show,
     series_style,
     total_se,
+    where,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _ais(panel: "Axes", cells: pd.DataFrame, exact: pd.DataFrame, data: FigureDa
     panel.set_ylabel("AIS − exact log-likelihood [nats]")
     cells, exact = cells[cells["metric"] == LOG_LIKELIHOOD], exact[exact["metric"] == LOG_LIKELIHOOD]
     truth = exact[exact["row"].isin(cells["row"])].drop_duplicates("row").set_index("row")["obtained"].to_dict()
-    cells = cells[[row in truth and "temperatures" in s for row, s in zip(cells["row"], cells["settings"])]]
+    cells = where(cells, (row in truth and "temperatures" in s for row, s in zip(cells["row"], cells["settings"])))
     if cells.empty:
         _empty(panel, "no AIS estimate with an exact value beside it")
         return
@@ -89,7 +90,7 @@ def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     panel.set_xlabel("importance samples k [count]")
     panel.set_ylabel("importance-weighted bound [nats]")
     cells = cells[cells["metric"] == LOG_LIKELIHOOD]
-    cells = cells[["k" in settings for settings in cells["settings"]]]
+    cells = where(cells, ("k" in settings for settings in cells["settings"]))
     if cells.empty:
         _empty(panel, "no bound has come out")
         return

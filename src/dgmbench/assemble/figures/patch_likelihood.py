@@ -16,6 +16,7 @@ from dgmbench.assemble.figures.base import (
     new_figure,
     nothing_to_show,
     series_style,
+    where,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
         return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")
     figure, axes = new_figure(height=3.4)
     panel = axes[0, 0]
-    curve = obtained[[x in parameters for parameters in obtained["parameters"]]]
+    curve = where(obtained, (x in parameters for parameters in obtained["parameters"]))
     curve = curve[~curve["variant"].str.contains("chosen on validation")]
     _curves(panel, curve, x)
     _flat_lines(panel, obtained[~obtained["row_name"].isin(curve["row_name"])], data)
@@ -88,8 +89,8 @@ def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
 
 def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     """Rows without the grid's key: a horizontal line at the test value, with its band."""
-    flat = cells[[_split(cell) == "test" for _, cell in cells.iterrows()]] if len(cells) else cells
-    flat = flat[~flat["variant"].str.contains("chosen on validation")] if len(flat) else flat
+    flat = where(cells, (_split(cell) == "test" for _, cell in cells.iterrows()))
+    flat = flat[~flat["variant"].str.contains("chosen on validation")]
     for index, (_, cell) in enumerate(flat.iterrows()):
         label = data.labels.get(cell["row"], cell["row"]) + (" (control)" if cell["control"] else "")
         panel.axhline(

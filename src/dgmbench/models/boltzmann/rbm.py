@@ -50,6 +50,14 @@ class Model(base.Model, Energy, Sampler):
     Spec = Spec
     accepts = frozenset({"binary"})
 
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        return float(spec.hidden * dimension)
+
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        return spec.epochs * (2 + 2 * spec.gibbs_steps * spec.chains / spec.batch_size)
+
     def __init__(self, spec: Spec, dimension: int):
         super().__init__(spec, dimension)
         self.weights = torch.zeros(dimension, spec.hidden)

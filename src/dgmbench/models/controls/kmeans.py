@@ -40,6 +40,14 @@ class Model(base.Model, base.Sampler, base.Clusterer):
     Spec = Spec
     accepts = frozenset({"binary", "unit", "real"})  # centroids of binary data are grey
 
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        return float(spec.centroids * dimension)
+
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        return float(spec.iterations * spec.restarts)
+
     def fit(self, data: Dataset, session: Session) -> None:
         """Every restart is one step of the session; records its mean squared distance to the nearest centroid.
 

@@ -29,6 +29,10 @@ class Model(base.Model, base.Density, base.Sampler):
     Spec = Spec
     accepts = frozenset({"unit", "real"})
 
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        return float(dimension**2)
+
     def fit(self, data: Dataset, session: Session) -> None:
         """Two passes over the data, in bounded memory.
 

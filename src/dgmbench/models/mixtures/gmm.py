@@ -64,6 +64,14 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
     Spec = Spec
     accepts = frozenset({"unit", "real"})
 
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        return float(spec.components * dimension**2)
+
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        return float(spec.iterations)
+
     def fit(self, data: Dataset, session: Session) -> None:
         """EM on data whitened by their own mean and covariance, which keeps float32 features precise.
 

@@ -66,6 +66,15 @@ class Model(base.Model, LatentVariable, Sampler):
     Spec = Spec
     accepts = frozenset({"binary"})
 
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        widths = [dimension, *spec.hidden, spec.latent]
+        return 2.0 * sum(a * b for a, b in itertools.pairwise(widths))
+
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        return 3.0 * spec.epochs * spec.samples_k
+
     def __init__(self, spec: Spec, dimension: int):
         super().__init__(spec, dimension)
         self.widths = {

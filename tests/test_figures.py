@@ -1,0 +1,201 @@
+"""Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
+
+import importlib.util
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from dgmbench.assemble.entries import build_entries
+from dgmbench.assemble.experiment import labels_of
+from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars, patch_likelihood, samples, training
+from dgmbench.assemble.figures.base import FORMATS, nothing_to_show, save, style
+from dgmbench.assemble.figures.collecting import draw_all, figure_names, gather
+from dgmbench.assemble.outcomes import Archive
+from dgmbench.config import FigurePlan
+from dgmbench.errors import UserError
+from dgmbench.runs import make_plan
+
+_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
+synthetic = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(synthetic)
+
+
+@pytest.fixture(scope="module")
+def figure_data(tmp_path_factory):
+    """Experiment -> FigureData of the made-up results."""
+    results = tmp_path_factory.mktemp("project") / "results"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        synthetic.stand_ins(monkeypatch)
+        experiments = synthetic.experiments()
+        plan = make_plan(synthetic.params(), experiments)
+        synthetic.write_everything(results, plan)
+        archive = Archive(results / "demo", results.parent / "data")
+        found = {}
+        for name, experiment in experiments.items():
+            entries = build_entries(plan, name, experiment, archive, results / "published")
+            found[name] = gather(entries, plan, archive, experiment.title, labels_of(entries))
+        return found
+
+
+@pytest.fixture(autouse=True)
+def _style():
+    with style():
+        yield
+
+
+def labelled(axes):
+    return [axis.get_xlabel() for axis in axes] + [axis.get_ylabel() for axis in axes]
+
+
+def test_ais_panel_is_drawn_relative_to_the_exact_value(figure_data):
+    data = figure_data["estimators-check"]
+    panel = estimators_against_truth.draw(data, {}).axes[0]
+    cells = data.cells.set_index(["row", "column"])
+    exact = cells.loc[("rbm", "exact"), "obtained"]
+    expected = [cells.loc[("rbm", f"ais temperatures={t} chains=100"), "obtained"] - exact for t in (100, 1000, 10000)]
+    drawn = [line.get_ydata() for line in panel.get_lines() if line.get_linestyle() != "None"]
+    assert any(len(ys) == 3 and np.allclose(ys, expected) for ys in drawn)
+    assert {text.get_text() for text in panel.get_legend().get_texts()} == {
+        "exact",
+        "10 chains",
+        "100 chains",
+        "1000 chains",
+    }
+
+
+def test_estimator_panels_carry_units_and_keep_parzen_apart(figure_data):
+    figure = estimators_against_truth.draw(figure_data["estimators-check"], {})
+    ais, bound, parzen = figure.axes
+    assert all("[" in label for label in labelled((ais, bound)))
+    assert "[nats], parzen" in parzen.get_xlabel()
+    assert not ais.get_shared_y_axes().joined(ais, bound)
+    names = {tick.get_text().replace("\n", " ") for tick in parzen.get_yticklabels()}
+    assert names == {"Independent pixels", "RBM, 8 hidden", "VAE", "Training set"}
+
+
+def test_patch_figure_has_a_line_for_each_split_and_the_published_values(figure_data):
+    data = figure_data["patches-check"]
+    figure = patch_likelihood.draw(data, {})
+    (panel,) = figure.axes
+    labels = {line.get_label(): line for line in panel.get_lines()}
+    for split in ("train", "validation", "test"):
+        line = labels[f"{split} split"]
+        assert list(line.get_xdata()) == [1, 4, 16, 64]
+        cells = data.cells[(data.cells["column"] == split) & (data.cells["row_name"] == "gmm")]
+        assert np.allclose(line.get_ydata(), cells["obtained"])
+    styles = {(labels[f"{s} split"].get_marker(), labels[f"{s} split"].get_linestyle()) for s in ("train", "test")}
+    assert len(styles) == 2
+    assert {"Gaussian", "Independent Gaussians (control)"} <= labels.keys()
+    assert {text.get_text() for text in panel.texts} == {
+        "Deep GMM 156.2, published",
+        "GMM, best 153.7, published",
+    }
+    assert "[nats], exact" in panel.get_ylabel()
+    assert "[count]" in panel.get_xlabel()
+
+
+def test_bars_have_one_panel_for_each_kind(figure_data):
+    figure = likelihood_bars.draw(figure_data["estimators-check"], {})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["exact", "estimate", "lower-bound"]
+    assert all("[nats]" in axes.get_xlabel() for axes in figure.axes)
+
+
+def test_training_curves_leave_out_closed_forms(figure_data):
+    figure = training.draw(figure_data["estimators-check"], {})
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+    assert sorted(set(titles)) == ["rbm", "vae"]
+    drawn = [axes for axes in figure.axes if axes.lines]
+    assert all("[" in label for label in labelled(drawn))
+    assert "objective [nats]" in {axes.get_ylabel() for axes in drawn}
+
+
+def test_dropped_pixel_of_a_patch_is_minus_the_sum_of_the_others():
+    patches = np.random.default_rng(0).standard_normal((5, 64))
+    patches -= patches.mean(1, keepdims=True)
+    pictures, contrast = samples.as_pictures(patches[:, :63], (63,))
+    assert contrast
+    assert np.allclose(pictures, patches.reshape(5, 8, 8))
+
+
+def test_mosaic_places_pictures_in_reading_order_with_gaps():
+    pictures = np.arange(4)[:, None, None] / 10 * np.ones((4, 3, 3))
+    canvas = samples.mosaic(pictures, 2, contrast=False)
+    assert canvas.shape == (7, 7)
+    assert [canvas[0, 0], canvas[0, 4], canvas[4, 0], canvas[4, 4]] == [0, 0.1, 0.2, 0.3]
+    assert (canvas[3] == 1).all()
+    stretched = samples.mosaic(np.arange(9.0).reshape(1, 3, 3), 1, contrast=True)
+    assert (stretched.min(), stretched.max()) == (0, 1)
+
+
+def test_samples_of_two_values_are_points_and_vectors_are_no_pictures(figure_data):
+    assert samples.as_pictures(np.zeros((3, 5)), (5,)) == (None, False)
+    points = np.random.default_rng(1).standard_normal((50, 2))
+    data = figure_data["estimators-check"]
+    flat = type(data)(**{**data.__dict__, "samples": {"toy": points}, "shapes": {"toy": (2,)}})
+    (axes,) = samples.draw(flat, {}).axes
+    assert np.allclose(axes.collections[0].get_offsets(), points)
+
+
+def test_missing_samples_are_named(figure_data):
+    data = figure_data["estimators-check"]
+    assert set(data.samples) == {"independent", "rbm", "vae"}
+    gone = type(data)(**{**data.__dict__, "samples": {}, "missing": {"rbm": "the samples are not on this machine"}})
+    texts = [text.get_text() for axes in samples.draw(gone, {}).axes for text in axes.texts]
+    assert any("not on this\nmachine" in text or "not on this machine" in text for text in texts)
+
+
+@pytest.mark.parametrize("module", [estimators_against_truth, patch_likelihood, likelihood_bars, samples, training])
+def test_a_figure_without_numbers_says_so(figure_data, module):
+    data = figure_data["estimators-check"]
+    empty = type(data)(data.title, data.cells.iloc[:0], {}, {}, {}, {}, {})
+    (axes,) = module.draw(empty, {}).axes
+    assert axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name"),
+    [
+        ("estimators-check", "estimators_against_truth"),
+        ("patches-check", "patch_likelihood"),
+        ("estimators-check", "likelihood_bars"),
+    ],
+)
+def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name):
+    written = draw_all(figure_data[experiment], FigurePlan(name=name), tmp_path, experiment)
+    expected = [f"{experiment}{part}.{end}" for part in ("", "-samples", "-training") for end in FORMATS]
+    assert [path.name for path in written] == expected
+    starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+    for path in written:
+        content = path.read_bytes()
+        if path.suffix == ".svg":
+            root = ElementTree.fromstring(content)
+            assert root.get("width").endswith("pt")
+            assert len(list(root.iter())) > 50
+        else:
+            assert content.startswith(starts[path.suffix])
+            assert len(content) > 4000
+
+
+def test_equal_figures_give_equal_bytes(figure_data, tmp_path):
+    with style():
+        for folder in ("a", "b"):
+            save(patch_likelihood.draw(figure_data["patches-check"], {}), tmp_path / folder, "f")
+    for end in FORMATS:
+        assert (tmp_path / "a" / f"f.{end}").read_bytes() == (tmp_path / "b" / f"f.{end}").read_bytes()
+
+
+def test_unknown_figure_names_the_nearest(figure_data, tmp_path):
+    with pytest.raises(UserError, match="did you mean 'patch_likelihood'"):
+        draw_all(figure_data["patches-check"], FigurePlan(name="patch_likelyhood"), tmp_path, "e")
+    assert "base" not in figure_names()
+
+
+def test_style_does_not_leak():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    with style():
+        nothing_to_show("nothing")
+    assert dict(matplotlib.rcParams) == before

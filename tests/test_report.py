@@ -1,0 +1,131 @@
+"""The page: one file that needs no network, with every cell's number and provenance in it."""
+
+import importlib.util
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dgmbench.assemble import ledger
+from dgmbench.assemble.experiment import assemble
+from dgmbench.errors import UserError
+from dgmbench.report.site import build, embed
+from dgmbench.runs import make_plan
+
+_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
+synthetic = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(synthetic)
+
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects elements and checks that every one is closed by its own tag."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.elements, self.scripts, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    results = tmp_path_factory.mktemp("project") / "results"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        synthetic.stand_ins(monkeypatch)
+        experiments = synthetic.experiments()
+        synthetic.write_everything(results, make_plan(synthetic.params(), experiments))
+        for name in experiments:
+            assemble(name, synthetic.params(), experiments, results, results.parent / "data")
+        ledger.collect(results, synthetic.params(), experiments)
+        path = build(synthetic.params(), experiments, results)
+    page = Page()
+    page.feed(path.read_text())
+    return results, path, page
+
+
+def test_page_is_well_formed_and_needs_no_network(built):
+    _, _, page = built
+    assert page.open == []
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert not re.match(r"(?:https?:)?//", attributes.get(name, "") or ""), (tag, attributes)
+    assert not any(tag == "link" and attributes["rel"] == "stylesheet" for tag, attributes in page.elements)
+    assert "@import" not in built[1].read_text()
+
+
+def test_every_ledger_cell_has_a_button_whose_provenance_is_embedded(built):
+    results, _, page = built
+    rows = ledger.read_csv(results / "demo" / "ledger.csv")
+    data = json.loads(page.scripts[0])
+    wanted = {(row["experiment"], ledger.key(row)): row["obtained"] for row in rows}
+    found = [(a["data-experiment"], a["data-key"]) for tag, a in page.elements if a.get("class") == "cell"]
+    assert set(found) == set(wanted)
+    assert len(found) == 2 * len(wanted)
+    for (experiment, key), obtained in wanted.items():
+        assert data[experiment]["cells"][key]["obtained"] == obtained
+
+
+def test_identifiers_are_unique_and_links_lead_somewhere(built):
+    _, _, page = built
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for tag, attributes in page.elements:
+        if tag == "a":
+            assert attributes["href"][1:] in identifiers
+        for name in ("aria-labelledby",):
+            if name in attributes:
+                assert attributes[name] in identifiers
+
+
+def test_figures_have_alternative_text(built):
+    _, _, page = built
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(pictures) == 6
+    assert all(len(picture["alt"]) > 20 for picture in pictures)
+    assert all(picture["src"].startswith("data:image/svg+xml;base64,") for picture in pictures)
+
+
+def test_page_says_what_failed_and_what_numbers_mean(built):
+    _, _, page = built
+    text = " ".join(" ".join(page.text).split())
+    for expected in (
+        "diverged at step 40",
+        "the model is not here yet",
+        "Standard error over test examples",
+        "Sample standard deviation over training seeds",
+        "0123456789ab",
+        "train and validation 1",
+        "Mixtures of Patches & Co.",
+    ):
+        assert expected in text
+
+
+def test_embedded_json_cannot_end_its_script():
+    text = embed({"reason": "</script><!-- & ]]>"})
+    assert "<" not in text
+    assert json.loads(text) == {"reason": "</script><!-- & ]]>"}
+
+
+def test_equal_results_give_equal_pages(built):
+    results, path, _ = built
+    before = path.read_bytes()
+    build(synthetic.params(), synthetic.experiments(), results)
+    assert path.read_bytes() == before
+
+
+def test_missing_tables_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"ledger.csv is missing"):
+        build(synthetic.params(), synthetic.experiments(), tmp_path)
