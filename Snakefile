@@ -24,6 +24,7 @@ except UserError as error:
 BUDGET = BENCH.params.budget
 RESULTS = f"results/{BUDGET}"
 LOGS = f"logs/{BUDGET}"
+SELECTION = BENCH.selection()
 
 
 wildcard_constraints:
@@ -72,9 +73,7 @@ onsuccess:
 
 onerror:
     # A job that could not end (killed, out of memory, no data) must not cost the cells that did.
-    shell(
-        f"dgmbench assemble --all {BENCH.selection()} && dgmbench report {BENCH.selection()}"
-    )
+    shell("dgmbench assemble --all {SELECTION} && dgmbench report {SELECTION}")
     print(
         f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"
     )

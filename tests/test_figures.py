@@ -141,9 +141,23 @@ def test_samples_of_two_values_are_points_and_vectors_are_no_pictures(figure_dat
 def test_missing_samples_are_named(figure_data):
     data = figure_data["estimators-check"]
     assert set(data.samples) == {"independent", "rbm", "vae"}
-    gone = type(data)(**{**data.__dict__, "samples": {}, "missing": {"rbm": "the samples are not on this machine"}})
-    texts = [text.get_text() for axes in samples.draw(gone, {}).axes for text in axes.texts]
-    assert any("not on this\nmachine" in text or "not on this machine" in text for text in texts)
+    away = "the samples are not on this machine"
+    some = {"rbm": data.samples["rbm"]}
+    for found in ({}, some):
+        gone = type(data)(**{**data.__dict__, "samples": found, "missing": {"vae": away}})
+        texts = [" ".join(text.get_text().split()) for axes in samples.draw(gone, {}).axes for text in axes.texts]
+        assert any(away in text for text in texts)
+
+
+def test_recorded_quantities_carry_their_units():
+    labels = {
+        "validation_bound": "nats",
+        "pseudo_log_likelihood": "nats",
+        "loss_bits": "bits",
+        "empty_components": "count",
+    }
+    for quantity, unit in labels.items():
+        assert training.axis_label(quantity).endswith(f"[{unit}]")
 
 
 @pytest.mark.parametrize("module", [estimators_against_truth, patch_likelihood, likelihood_bars, samples, training])

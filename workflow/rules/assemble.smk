@@ -22,9 +22,8 @@ rule assemble:
         gpu=0,
     params:
         code=lambda w: [BENCH.assemble_code, BENCH.figure_code(w.experiment)],
-        selection=BENCH.selection(),
         contents=lambda w: BENCH.contents(w.experiment),
     message:
         "assemble {wildcards.experiment}"
     shell:
-        "dgmbench assemble {wildcards.experiment} {params.selection} 2>&1 | tee -i {log}"
+        "dgmbench assemble {wildcards.experiment} {SELECTION} 2>&1 | tee -i {log}"

@@ -23,9 +23,8 @@ rule report:
         gpu=0,
     params:
         code=lambda w: BENCH.report_code,
-        selection=BENCH.selection(),
         contents=BENCH.plan.experiments,
     message:
         "report on {BUDGET}"
     shell:
-        "dgmbench report {params.selection} 2>&1 | tee -i {log}"
+        "dgmbench report {SELECTION} 2>&1 | tee -i {log}"

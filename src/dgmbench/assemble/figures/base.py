@@ -153,9 +153,7 @@ def where(cells: pd.DataFrame, kept: Iterable[bool]) -> pd.DataFrame:
     return cells[np.fromiter(kept, dtype=bool, count=len(cells))]
 
 
-def total_se(cell: pd.Series) -> float:
-    """The uncertainty drawn where one bar must do: over seeds where there are several, else over examples."""
-    for name in ("seed_sd", "test_se", "estimator_se"):
-        if pd.notna(cell[name]) and cell[name] > 0:
-            return float(cell[name])
-    return 0.0
+def largest_uncertainty(cell: pd.Series) -> float:
+    """The largest of a cell's three uncertainties: what is drawn where one bar must do."""
+    known = [cell[name] for name in ("seed_sd", "test_se", "estimator_se") if pd.notna(cell[name])]
+    return float(max(known, default=0.0))

@@ -13,10 +13,10 @@ from dgmbench.assemble.figures.base import (
     FigureData,
     done,
     grid,
+    largest_uncertainty,
     new_figure,
     nothing_to_show,
     series_style,
-    total_se,
     where,
 )
 
@@ -97,7 +97,7 @@ def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     cells = cells.assign(k=[s["k"] for s in cells["settings"]])
     for index, (row, part) in enumerate(cells.groupby("row", sort=False)):
         part = part.sort_values("k")
-        bars = [total_se(cell) for _, cell in part.iterrows()]
+        bars = [largest_uncertainty(cell) for _, cell in part.iterrows()]
         label = data.labels.get(row, row)
         panel.errorbar(part["k"], part["obtained"], yerr=bars, capsize=2, label=label, **series_style(index))
     panel.set_xscale("log")
@@ -119,7 +119,7 @@ def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
         panel.errorbar(
             cell["obtained"],
             place,
-            xerr=total_se(cell),
+            xerr=largest_uncertainty(cell),
             marker="D" if control else "o",
             markerfacecolor="white" if control else COLORS[0],
             markeredgecolor=INK if control else COLORS[0],

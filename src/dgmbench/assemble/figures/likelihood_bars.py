@@ -11,9 +11,9 @@ from dgmbench.assemble.figures.base import (
     MARKERS,
     FigureData,
     grid,
+    largest_uncertainty,
     new_figure,
     nothing_to_show,
-    total_se,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     figure, axes = new_figure(len(kinds), 1, height=0.24 * sum(heights) + 0.5, gridspec_kw={"height_ratios": heights})
     for panel, kind in zip(axes[:, 0], kinds):
         _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
+    figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
     return figure
@@ -65,7 +66,7 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
             axes.errorbar(
                 cell["obtained"],
                 place,
-                xerr=total_se(cell),
+                xerr=largest_uncertainty(cell),
                 marker=MARKERS[0],
                 markersize=5,
                 markerfacecolor=FAINT if cell["control"] else COLORS[0],
@@ -81,6 +82,6 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_title(kind)
-    axes.set_xlabel(f"{metric.replace('_', ' ')} [{unit}]; bars: sd over seeds, or standard error over test examples")
+    axes.set_xlabel(f"{metric.replace('_', ' ')} [{unit}], {kind}")
     axes.margins(x=0.08)
     grid(axes, "both")

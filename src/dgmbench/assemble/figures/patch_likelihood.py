@@ -59,6 +59,7 @@ def _split(cell: pd.Series) -> str:
 
 def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
     if curve.empty:
+        panel.set_xticks([])
         return
     curve = curve.assign(x=[p[x] for p in curve["parameters"]], split=[_split(c) for _, c in curve.iterrows()])
     several = curve["row_name"].nunique() > 1

@@ -1,6 +1,7 @@
 """Samples of every row that was sampled: one panel for each row, of its first seed."""
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,9 @@ def draw(data: FigureData, options: dict) -> "Figure":
     rows = [*data.samples, *(row for row in data.missing if row not in data.samples)]
     if not rows:
         return nothing_to_show("No row of this experiment was sampled.")
+    if not data.samples:
+        reasons = list(dict.fromkeys(data.missing.values()))
+        return nothing_to_show("\n".join(["No samples are here yet.", *reasons[:3]]))
     most = max((len(samples) for samples in data.samples.values()), default=1)
     side = int(options.get("side", min(SIDE, math.isqrt(most))))
     columns = min(4, len(rows))
@@ -26,12 +30,14 @@ def draw(data: FigureData, options: dict) -> "Figure":
     panel = min(WIDTH / columns, 2.2)
     figure, axes = new_figure(lines, columns, height=lines * (panel + 0.25))
     for panel_axes, row in zip(axes.flat, rows):
-        panel_axes.set_title(data.labels.get(row, row), weight="normal", loc="center", wrap=True)
+        panel_axes.set_title(_wrapped(data.labels.get(row, row), 26), weight="normal", loc="center")
         if row in data.samples:
             _panel(panel_axes, data.samples[row], data.shapes.get(row, data.samples[row].shape[1:]), side)
         else:
             panel_axes.axis("off")
-            panel_axes.text(0.5, 0.5, _wrapped(data.missing[row]), ha="center", va="center", color=FAINT, fontsize=7)
+            panel_axes.text(
+                0.5, 0.5, _wrapped(data.missing[row], 30), ha="center", va="center", color=FAINT, fontsize=7
+            )
     for unused in axes.flat[len(rows) :]:
         unused.axis("off")
     return figure
@@ -83,7 +89,5 @@ def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
     return canvas
 
 
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, 30)[:8])
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width)[:8])

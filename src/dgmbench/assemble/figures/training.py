@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 PER_LINE = 3
 MOST_PANELS = 24
-UNITS = {"seconds": "s", "learning_rate": "per step"}
+NAMED_UNITS = {"nats": "nats", "bits": "bits", "seconds": "s", "db": "dB", "percent": "%"}
+NATS = dict.fromkeys(("likelihood", "bound", "elbo", "loss", "energy", "kl", "nll"), "nats")
+UNITS = {**NATS, "components": "count", "epoch": "count", "seconds": "s"}
 
 
 def draw(data: FigureData, options: dict) -> "Figure":
@@ -31,7 +33,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
             if recorded and (wanted is None or quantity in wanted):
                 panels.setdefault((models.get(row, row), quantity), []).append(row)
     if not panels:
-        return nothing_to_show("No row of this experiment is trained in steps.")
+        return nothing_to_show("No row of this experiment has recorded training curves here.")
     shown = list(panels.items())[:MOST_PANELS]
     columns = min(PER_LINE, len(shown))
     lines = math.ceil(len(shown) / columns)
@@ -63,11 +65,9 @@ def draw(data: FigureData, options: dict) -> "Figure":
 
 
 def axis_label(quantity: str) -> str:
-    """`loss_nats` -> `loss [nats]`: recorded quantities carry their unit as the last word of the name."""
+    """`validation_bound` -> `validation bound [nats]`; `loss_bits` names its unit itself."""
     words = quantity.split("_")
-    if quantity in UNITS:
-        return f"{quantity.replace('_', ' ')} [{UNITS[quantity]}]"
-    known = ("nats", "bits", "seconds", "percent", "db")
-    if len(words) > 1 and words[-1] in known:
-        return f"{' '.join(words[:-1])} [{words[-1]}]"
-    return f"{quantity.replace('_', ' ')} [as recorded]"
+    if len(words) > 1 and words[-1] in NAMED_UNITS:
+        return f"{' '.join(words[:-1])} [{NAMED_UNITS[words[-1]]}]"
+    unit = next((unit for word, unit in UNITS.items() if word in words), "as recorded")
+    return f"{' '.join(words)} [{unit}]"
