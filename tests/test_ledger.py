@@ -13,9 +13,9 @@ from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.outcomes import Archive, Combined, Outcome
-from dgmbench.assemble.published import Published, look_up
+from dgmbench.assemble.published import Published
 from dgmbench.assemble.verdict import verdict
-from dgmbench.config import Experiment, PublishedCell
+from dgmbench.config import Experiment
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
 
@@ -240,67 +240,6 @@ def test_budget_that_differs_never_compares(results):
     entries = build_entries(plan, "estimators-check", *experiments.values(), archive, results / "published")
     entry = by_row(entries, "rbm", "exact")
     assert (entry.verdict, entry.reason) == ("protocol differs", "other data")
-
-
-CELL = PublishedCell(
-    evaluation="test",
-    file="table",
-    where={"model": "{model}", "k": "{k}"},
-    value="nll",
-    kind="exact",
-    tolerance=1,
-    protocol="as printed",
-)
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"file": "tabel"}, "did you mean 'table'?"),
-        ({"where": {"modle": "gmm"}}, "did you mean 'model'?"),
-        ({"value": "nl"}, "did you mean 'nll'?"),
-        ({"where": {"model": "gmn"}}, "0 rows .* column 'model': did you mean 'gmm'?"),
-        ({"where": {"model": "gmm"}}, "2 rows .* write one of the columns k, nll under 'where' too"),
-        ({"where": {"model": "{modle}"}}, "did you mean 'model'?"),
-        ({"where": {"model": "rbm"}}, "'about 3' is not a number"),
-    ],
-)
-def test_published_lookup_says_what_to_write(tmp_path, change, says):
-    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\nrbm,1,about 3\n")
-    cell = CELL.model_copy(update=change)
-    with pytest.raises(UserError, match=says):
-        look_up(cell, {"model": "gmm", "k": 5}, tmp_path, "here")
-
-
-def test_published_lookup_fills_in_the_grid(tmp_path):
-    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\n")
-    assert look_up(CELL, {"model": "gmm", "k": 5}, tmp_path, "here").value == 9
-
-
-def test_paired_difference_is_the_textbook_one():
-    generator = np.random.default_rng(3)
-    a, b = generator.standard_normal((2, 400))
-    result = paired.paired_difference(a + 1, b)
-    d = a + 1 - b
-    assert result.difference == pytest.approx(d.mean())
-    assert result.se == pytest.approx(np.sqrt(d.var(ddof=1) / 400))
-    assert result.high - result.low == pytest.approx(2 * 1.96 * result.se, rel=1e-3)
-
-
-def test_paired_bootstrap_over_groups_has_the_closed_form_of_group_means():
-    # With m groups of equal size the bootstrap's variance is that of the group means over m, times (m - 1) / m.
-    # 2,000 resamples know a standard deviation to 1.6 %; 8 % is 5 such errors: false alarms below 1e-6, fixed seed.
-    generator = np.random.default_rng(4)
-    means = generator.standard_normal(50)
-    d = np.repeat(means, 20) + 0.1 * generator.standard_normal(1000)
-    groups = np.repeat(np.arange(50), 20)
-    result = paired.paired_difference(d, np.zeros(1000), groups)
-    group_means = d.reshape(50, 20).mean(1)
-    exact = group_means.std(ddof=1) / np.sqrt(50) * np.sqrt(49 / 50)
-    assert result.se == pytest.approx(exact, rel=0.08)
-    assert result.n_groups == 50
-    assert result.se > 3 * paired.paired_difference(d, np.zeros(1000)).se
-    assert result == paired.paired_difference(d, np.zeros(1000), groups)
 
 
 def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):

@@ -70,7 +70,7 @@ def _readme(text: str) -> str:
 def _ledger_rows() -> Iterator[str]:
     import pandas as pd
 
-    ledger = pd.read_csv(LEDGER, keep_default_na=False)
+    ledger = pd.read_csv(LEDGER, keep_default_na=False, dtype=str)
     compared = ledger[(ledger["published"] != "") & (ledger["obtained"] != "")]
     yield "| dataset | model | what | obtained | published | verdict |"
     yield "| --- | --- | --- | --- | --- | --- |"

@@ -1,7 +1,9 @@
 """A tiny project with the real Snakefile, rules, command line and package, in a folder of its own."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from dgmbench.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.executable)
@@ -80,7 +84,7 @@ class Project:
     def create(cls, root: Path, experiments: dict[str, dict]) -> "Project":
         root.mkdir(parents=True, exist_ok=True)
         skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "experiments")
-        for name in ("src", "workflow"):
+        for name in ("src", "workflow", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=skip)
         shutil.copytree(ROOT / "results" / "published", root / "results" / "published")
         for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
@@ -125,12 +129,18 @@ class Project:
         return self.run("snakemake", "--cores", "2", *arguments, ok=ok, **env)
 
     def pending(self, *targets: str) -> list[str]:
-        """What a dry run would do, by the rules' messages ("train 1a2b...", "report on smoke"), sorted."""
-        done = self.run("snakemake", *targets, "-n", "--quiet", "host")
-        jobs = sorted(re.findall(r"^(?:Job \d+: )(.*)$", done.stdout + done.stderr, flags=re.MULTILINE))
-        if not jobs:
+        """What a dry run would do, sorted: "train gmm on toys-two-moons", "evaluate gmm by samples", "report"."""
+        done = self.run("snakemake", *targets, "--dry-run", "--printshellcmds", "--quiet", "host")
+        commands = re.findall(
+            r"^Shell command: (?:mkdir .*)?dgmbench (.*?) 2>&1", done.stdout + done.stderr, re.MULTILINE
+        )
+        if not commands:
             assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
-        return jobs
+        runs = {path.parent.name: json.loads(path.read_text())["run"] for path in self.results("runs/*/manifest.json")}
+        jobs = [shlex.split(command) for command in commands]
+        for run in (json.loads(words[2]) for words in jobs if words[0] == "train"):
+            runs[Run(**run).id] = run
+        return sorted(_describe(words, runs) for words in jobs)
 
     @contextmanager
     def background(self, *command: str, **env: str) -> Iterator[subprocess.Popen]:
@@ -155,6 +165,18 @@ class Project:
 
     def results(self, pattern: str) -> list[Path]:
         return sorted((self.root / "results" / "smoke").glob(pattern))
+
+
+def _describe(words: list[str], runs: dict[str, dict]) -> str:
+    match words:
+        case ["train", _, run, *_]:
+            return "train {model} on {dataset}".format(**json.loads(run))
+        case ["evaluate", _, evaluation, *_]:
+            plan = json.loads(evaluation)
+            return f"evaluate {runs[plan['run']]['model']} by {plan['estimator']}"
+        case ["report", *_]:
+            return "report"
+    return " ".join(words[:2])
 
 
 class Edit:

@@ -15,8 +15,21 @@ from dgmbench.assemble.figures.base import (
     new_figure,
     nothing_to_show,
 )
+from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
+
+PUBLISHED = {
+    "marker": "D",
+    "markersize": 5,
+    "markerfacecolor": "white",
+    "markeredgecolor": COLORS[1],
+    "ecolor": COLORS[1],
+    "linestyle": "none",
+    "capsize": 2,
+}
+OTHER_PROTOCOL = {**PUBLISHED, "marker": "x", "markeredgecolor": FAINT, "ecolor": FAINT}
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -37,9 +50,28 @@ def draw(data: FigureData, options: dict) -> "Figure":
     for panel, kind in zip(axes[:, 0], kinds):
         _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
     figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(handles))
+    figure.legend(handles=_legend(cells), loc="outside upper right", ncols=4)
     return figure
+
+
+def _legend(cells: pd.DataFrame) -> "list[Artist]":
+    from matplotlib.lines import Line2D
+
+    known, differs = cells["published"].notna(), cells["verdict"] == PROTOCOL_DIFFERS
+    obtained = {"color": COLORS[0], "linestyle": "none", "marker": MARKERS[0]}
+    control = {**obtained, "markerfacecolor": FAINT, "markeredgecolor": INK}
+    entries = [
+        ("obtained", obtained, cells["obtained"].notna() & ~cells["control"]),
+        ("obtained, control", control, cells["obtained"].notna() & cells["control"]),
+        ("published", PUBLISHED, known & ~differs),
+        ("published, protocol differs", OTHER_PROTOCOL, known & differs),
+    ]
+    drawn = ("ecolor", "capsize")
+    return [
+        Line2D([], [], label=label, **{k: v for k, v in style.items() if k not in drawn})
+        for label, style, shown in entries
+        if shown.any()
+    ]
 
 
 def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: FigureData) -> None:
@@ -50,18 +82,9 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
         label = data.labels.get(cell["row"], cell["row"])
         names.append(f"{label} · {cell['column']}" if several else label)
         if pd.notna(cell["published"]):
-            axes.errorbar(
-                cell["published"],
-                place,
-                xerr=cell["published_spread"] if pd.notna(cell["published_spread"]) else None,
-                marker="D",
-                markersize=5,
-                markerfacecolor="white",
-                markeredgecolor=COLORS[1],
-                ecolor=COLORS[1],
-                linestyle="none",
-                capsize=2,
-            )
+            spread = cell["published_spread"] if pd.notna(cell["published_spread"]) else None
+            drawn = OTHER_PROTOCOL if cell["verdict"] == PROTOCOL_DIFFERS else PUBLISHED
+            axes.errorbar(cell["published"], place, xerr=spread, **drawn)
         if pd.notna(cell["obtained"]):
             axes.errorbar(
                 cell["obtained"],
@@ -75,10 +98,6 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
                 linestyle="none",
                 capsize=2,
             )
-    axes.errorbar([], [], marker="o", color=COLORS[0], linestyle="none", label="obtained")
-    if cells["control"].any():
-        axes.errorbar([], [], marker="o", markerfacecolor=FAINT, color=INK, linestyle="none", label="obtained, control")
-    axes.errorbar([], [], marker="D", markerfacecolor="white", color=COLORS[1], linestyle="none", label="published")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_title(kind)

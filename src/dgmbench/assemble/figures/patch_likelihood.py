@@ -18,6 +18,7 @@ from dgmbench.assemble.figures.base import (
     series_style,
     where,
 )
+from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,13 +114,15 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     for _, cell in known.iterrows():
         height = min(cell["published"], above - spacing)
         above = height
+        differs = " (protocol differs)" if cell["verdict"] == PROTOCOL_DIFFERS else ""
         panel.annotate(
-            f"{data.labels.get(cell['row'], cell['row'])} {cell['published']:g}, published",
+            f"{data.labels.get(cell['row'], cell['row'])} {cell['published']:g}, published{differs}",
             (0.02, height),
             xycoords=("axes fraction", "data"),
             ha="left",
             va="center",
             fontsize=7,
             color=COLORS[1],
+            zorder=1.5,  # below the curves
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )

@@ -1,0 +1,41 @@
+"""Published numbers are found by what an experiment says, or the error says what to write."""
+
+import pytest
+
+from dgmbench.assemble.published import look_up
+from dgmbench.config import PublishedCell
+from dgmbench.errors import UserError
+
+CELL = PublishedCell(
+    evaluation="test",
+    file="table",
+    where={"model": "{model}", "k": "{k}"},
+    value="nll",
+    kind="exact",
+    tolerance=1,
+    protocol="as printed",
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"file": "tabel"}, "did you mean 'table'?"),
+        ({"where": {"modle": "gmm"}}, "did you mean 'model'?"),
+        ({"value": "nl"}, "did you mean 'nll'?"),
+        ({"where": {"model": "gmn"}}, "0 rows .* column 'model': did you mean 'gmm'?"),
+        ({"where": {"model": "gmm"}}, "2 rows .* write one of the columns k, nll under 'where' too"),
+        ({"where": {"model": "{modle}"}}, "did you mean 'model'?"),
+        ({"where": {"model": "rbm"}}, "'about 3' is not a number"),
+    ],
+)
+def test_published_lookup_says_what_to_write(tmp_path, change, says):
+    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\nrbm,1,about 3\n")
+    cell = CELL.model_copy(update=change)
+    with pytest.raises(UserError, match=says):
+        look_up(cell, {"model": "gmm", "k": 5}, tmp_path, "here")
+
+
+def test_published_lookup_fills_in_the_grid(tmp_path):
+    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\n")
+    assert look_up(CELL, {"model": "gmm", "k": 5}, tmp_path, "here").value == 9

@@ -1,0 +1,65 @@
+"""The generated files agree with the schemas, and a drift is shown as a diff."""
+
+from pathlib import Path
+
+import pytest
+
+from dgmbench import reference
+from dgmbench.config import Params
+from dgmbench.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_project(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", sorted(map(str, reference.generated())))
+def test_generated_file_agrees_with_the_schemas(path):
+    assert (ROOT / path).read_text() == reference.generated()[Path(path)], "run 'dgmbench schemas'"
+
+
+def test_drift_is_shown_as_a_diff(monkeypatch, tmp_path):
+    drifted = tmp_path / "params.default.yaml"
+    drifted.write_text("budget: laptop\n")
+    monkeypatch.setattr(reference, "generated", lambda: {drifted: "budget: demo\n"})
+    with pytest.raises(UserError, match=r"-budget: laptop\n\+budget: demo"):
+        reference.write(check=True)
+    assert drifted.read_text() == "budget: laptop\n"
+    reference.write(check=False)
+    assert drifted.read_text() == "budget: demo\n"
+
+
+def test_reference_names_every_setting_and_everything_found_by_folder():
+    from dgmbench.data.catalogue import entries
+    from dgmbench.estimators.registry import estimator_modules
+    from dgmbench.models.registry import model_modules
+
+    page = (ROOT / "docs/reference.md").read_text()
+    for name in Params.model_fields:
+        assert f"| `{name}` |" in page
+    for name in [*model_modules(), *estimator_modules(), *entries()]:
+        assert f"\n### {name}\n" in page
+
+
+def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
+    ledger = tmp_path / "ledger.csv"
+    ledger.write_text(
+        "dataset,model,variant,metric,kind,unit,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
+        "published_spread,verdict\n"
+        "d,gaussian,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced\n"
+        "d,gmm,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published\n"
+    )
+    monkeypatch.setattr(reference, "LEDGER", ledger)
+    text = "before\n<!-- ledger:begin, written -->\nold\n<!-- ledger:end -->\nafter\n"
+    page = reference._readme(text)
+    assert page.startswith("before\n")
+    assert page.endswith("<!-- ledger:end -->\nafter\n")
+    assert "old" not in page
+    assert (
+        "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) | 96.67 ± 0.25 | reproduced |"
+        in page
+    )
+    assert "gmm" not in page
