@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+INTERRUPTED = 130
 STEPS = "Steps of the pipeline"
 PEOPLE = "For people"
 
@@ -318,9 +319,10 @@ def main() -> None:
     except UserError as error:
         print(f"dgmbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("dgmbench: interrupted; what was done is kept, start again to continue.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer has turned Ctrl-C into this
+            print("dgmbench: interrupted; what was done is kept, start again to continue.", file=sys.stderr)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
