@@ -190,21 +190,26 @@ class Edit:
         os.utime(self.path, ns=(self.times.st_atime_ns, self.times.st_mtime_ns))
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
-    """Poll until `condition` holds; fail where it does not in time, or where the process that should bring it ends."""
+def _wait_until(condition: Callable[[], object], process: subprocess.Popen, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        if process is not None and process.poll() is not None and not condition():
+        if process.poll() is not None and not condition():
             pytest.fail(f"the process ended with {process.returncode} too early:\n{process.stdout.read()}")
         if time.monotonic() > deadline:
             pytest.fail(f"nothing came in {seconds} s")
-        time.sleep(0.01)
+        time.sleep(0.005)
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project with the two tiny experiments and nothing computed."""
-    return Project.create(tmp_path / "project", EXPERIMENTS)
+def wait_until() -> Callable[..., None]:
+    """Poll until a condition holds; fail where the process that should bring it about ends before."""
+    return _wait_until
+
+
+@pytest.fixture
+def make_project(tmp_path: Path) -> Callable[..., Project]:
+    """A function that makes a project with the given experiments (the two tiny ones if none), nothing computed."""
+    return lambda experiments=EXPERIMENTS: Project.create(tmp_path / "project", experiments)
 
 
 @pytest.fixture(scope="session")

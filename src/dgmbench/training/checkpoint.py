@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 
-from dgmbench.files import atomic_path
+from dgmbench.files import write_bytes
 
 _TENSOR = "__tensor__"
 _KEYED = "__items__"
@@ -22,8 +22,8 @@ def save(path: Path, tree: dict[str, Any]) -> None:
     """Write `tree` atomically. Keys may be strings or integers; leaves tensors, numbers, strings, bools, None."""
     tensors: dict[str, torch.Tensor] = {}
     skeleton = _pack(tree, tensors)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"tree": json.dumps(skeleton)})
+    # Not safetensors' own writing to a file: it gives a full disk as an error of its own instead of an OSError.
+    write_bytes(path, serialize(tensors, metadata={"tree": json.dumps(skeleton)}))
 
 
 def load(path: Path) -> dict[str, Any] | None:

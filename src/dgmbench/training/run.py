@@ -8,6 +8,7 @@ an interruption) is an error, and leaves the checkpoint for the next try.
 import csv
 import hashlib
 import io
+import shutil
 import traceback
 from dataclasses import asdict
 from typing import Any
@@ -95,7 +96,8 @@ def train(
     files.write_yaml(folder / "spec.yaml", {"id": run.id, **asdict(run)})
     # The manifest comes last: where it is, everything that it names is.
     files.write_json(folder / "manifest.json", manifest)
-    session.discard()
+    # With it goes what a kill in the middle of writing a checkpoint left beside it.
+    shutil.rmtree(layout.work(run.id), ignore_errors=True)
     return manifest
 
 
