@@ -50,6 +50,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
                     color=COLORS[index % len(COLORS)],
                     linestyle=LINES[index % len(LINES)],
                     linewidth=1.1,
+                    marker="." if len(known) < 12 else None,  # a line through few points hides them
                     alpha=1 if seed == 0 else 0.55,
                     label=data.labels.get(row, row) if seed == 0 else None,
                 )

@@ -9,8 +9,8 @@ importance-weighted bound log mean_i p(x, z_i) / q(z_i given x).
 
 References: Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, equations 3 and 10; networks,
 optimiser and schedule of Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016,
-section 5 (their code sums the gradient over a batch of 20, where this one takes the mean, so that Adam's
-epsilon of 1e-4 there acts as 5e-6 does here).
+section 5. Their code sums the gradient over a batch of 20 where this one takes the mean, so that their epsilon
+of 1e-4 in Adam acts as 5e-6 does here; 1e-4 on mean gradients is several nats worse after equal work.
 """
 
 import itertools
@@ -51,7 +51,9 @@ class Spec(ModelSpec):
     samples_k: int = Field(1, ge=1, description="Importance samples in the training objective; 1 is the ELBO.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment.")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the second moment.")
-    adam_epsilon: float = Field(1e-4, gt=0, description="Adam's epsilon.")
+    adam_epsilon: float = Field(
+        5e-6, gt=0, description="Adam's epsilon; 5e-6 on mean gradients is the published 1e-4 on sums over 20 examples."
+    )
     validate_every: int = Field(5, ge=1, description="Epochs between two measurements of the validation bound.")
     validation_examples: int = Field(2000, ge=1, description="The bound is measured on the first so many examples.")
     validation_k: int = Field(10, ge=1, description="Importance samples of the validation bound.")
