@@ -6,7 +6,7 @@
 w is unbiased for Z / Z_0, so log Z is too low in expectation (Jensen) and log p(x) = log p*(x) - log Z too high.
 
 References: Neal, "Annealed importance sampling", 2001, section 2 and equation 11; Salakhutdinov and Murray,
-"On the quantitative analysis of deep belief networks", ICML 2008, section 4 (its three-part schedule is
+"On the quantitative analysis of deep belief networks", ICML 2008 (its three-part schedule is
 `salakhutdinov-murray`); the sigmoid schedule is that of Grosse, Ghahramani and Adams, "Sandwiching the
 marginal likelihood using bidirectional Monte Carlo", 2015, with delta = 4.
 """
