@@ -10,6 +10,7 @@ from dgmbench.workflow import (
     TABLE_FORMATS,
     Workflow,
     prepared_certificate,
+    stopped_by_hand,
 )
 
 
@@ -54,6 +55,8 @@ rule all:
     input:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/ledger.csv",
+        # Asked for by name: Snakemake does not miss what only lies in between.
+        BENCH.results,
 
 
 rule datasets:
@@ -64,7 +67,7 @@ rule datasets:
 
 rule runs:
     input:
-        [path for name in BENCH.plan.experiments for path in BENCH.results_of(name)],
+        BENCH.results,
 
 
 onsuccess:
@@ -73,7 +76,11 @@ onsuccess:
 
 onerror:
     # A job that could not end (killed, out of memory, no data) must not cost the cells that did.
-    shell("dgmbench assemble --all {SELECTION} && dgmbench report {SELECTION}")
-    print(
-        f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"
-    )
+    if stopped_by_hand(log):
+        print("\nStopped: what was done is kept, and the same command continues.")
+    else:
+        shell("dgmbench assemble --all {SELECTION} && dgmbench report {SELECTION}")
+        BENCH.date_back()
+        print(
+            f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"
+        )

@@ -3,9 +3,10 @@
 The same schemas write the default params.yaml, the JSON Schema files and the reference page (docs/reference.md).
 """
 
+import json
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -205,7 +206,8 @@ def load_params(values: dict[str, Any] | None = None, path: Path = Path("params.
     """Params from `values` (Snakemake's config) or from params.yaml, with the mirror from the environment."""
     if values is None:
         values = read_mapping(path) if path.is_file() else {}
-    params = checked(Params, {name: value for name, value in values.items() if value is not None}, str(path))
+    given = {name: value for name, value in values.items() if value is not None or name not in Params.model_fields}
+    params = checked(Params, given, str(path))
     if params.mirror is None and os.environ.get(MIRROR_VARIABLE):
         params = params.model_copy(update={"mirror": os.environ[MIRROR_VARIABLE]})
     return params
@@ -272,24 +274,19 @@ def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
 def _yaml_hint(hint: str, value: Any) -> str:
     if not hint.startswith("did you mean '") or isinstance(value, (dict, list)):
         return ""
-    return f" Write '{hint.split(chr(39))[1]}: {value}'."
+    spelled = json.dumps(value) if value is None or isinstance(value, bool) else value
+    return f" Write '{hint.split(chr(39))[1]}: {spelled}'."
 
 
-def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Names of the fields of the model that a validation error's location leads to."""
-    current: Any = schema
-    for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            if part not in current.model_fields:
-                return []
-            current = current.model_fields[part].annotation
-        # Inside dict[str, X], list[X] or X | None the next part is a key, an index or nothing.
-        models = [a for a in _flatten(current) if isinstance(a, type) and issubclass(a, BaseModel)]
-        current = models[0] if models else current
-    is_model = isinstance(current, type) and issubclass(current, BaseModel)
-    return list(current.model_fields) if is_model else []
-
-
-def _flatten(annotation: Any) -> list[Any]:
-    arguments = get_args(annotation)
-    return [annotation] if not arguments else [leaf for a in arguments for leaf in _flatten(a)]
+def _fields_at(annotation: Any, location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the schema that a validation error's location leads to; none where it leads nowhere."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not location:
+            return list(annotation.model_fields)
+        field = annotation.model_fields.get(location[0])
+        return [] if field is None else _fields_at(field.annotation, location[1:])
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (dict, list, tuple):
+        # The part of the location is a key or an index: the schema is that of the values.
+        return _fields_at(arguments[-1], location[1:])
+    return next((found for option in arguments if (found := _fields_at(option, location))), [])

@@ -20,7 +20,7 @@ from dgmbench.files import read_json, sha256_file
 from dgmbench.layout import Layout
 from dgmbench.people import console, table
 from dgmbench.progress import ConsoleProgress, Progress
-from dgmbench.workflow import FIGURE_FORMATS, FIGURES, TABLE_FORMATS, Workflow
+from dgmbench.workflow import Workflow
 
 OK, MISSING, ALTERED = "ok", "missing", "altered"
 SHOWN = 10  # names of files or jobs that a message lists; the rest is counted
@@ -160,27 +160,24 @@ def finished_targets(bench: Workflow) -> list[str]:
 
     Whole experiments and the report where their tables show what is planned now, single results elsewhere.
     """
-    results, targets, finished = bench.layout.results, [], True
+    targets: list[str] = []
+    finished = True
     for name in bench.plan.experiments:
-        tables = [results / "tables" / f"{name}{end}" for end in TABLE_FORMATS]
-        figures = [results / "figures" / f"{name}{f}.{end}" for f in FIGURES for end in FIGURE_FORMATS]
-        shown = results / "provenance" / f"{name}.json"
-        inputs = [Path(path) for path in bench.results_of(name)]
-        if _all_there([*inputs, *tables, *figures, shown]) and _shows_the_plan(shown, bench, name):
-            targets.append(str(tables[0]))
+        inputs, assembled = [Path(path) for path in bench.results_of(name)], bench.assembled(name)
+        if _all_there([*inputs, *assembled]) and _shows_the_plan(name, bench):
+            targets.append(str(assembled[0]))
         else:
             finished = False
             targets += _finished_results(bench, name)
-    report = [results / path for path in ("ledger.csv", "ledger.md", "metrics.json", "report/index.html")]
     datasets = [bench.layout.certificate(key) for key in bench.plan.datasets]
-    if finished and _all_there([*report, *datasets]):
-        targets.append(str(report[0]))
+    if finished and _all_there([*bench.reported, *datasets]):
+        targets.append(str(bench.reported[0]))
     return list(dict.fromkeys(targets))
 
 
-def _shows_the_plan(provenance: Path, bench: Workflow, experiment: str) -> bool:
+def _shows_the_plan(experiment: str, bench: Workflow) -> bool:
     """Whether an experiment's tables were made from exactly the evaluations that it asks for."""
-    shown = read_json(provenance)["evaluations"]
+    shown = read_json(bench.layout.results / "provenance" / f"{experiment}.json")["evaluations"]
     planned = set(bench.plan.evaluations_of(experiment))
     return planned == set(shown) and all(shown[e]["status"] is not None for e in planned)
 

@@ -72,6 +72,29 @@ class Workflow:
         found = [*map(self.layout.manifest, runs), *(self.layout.evaluation(e.run, e.id) for e in evaluations)]
         return [str(path) for path in found]
 
+    @cached_property
+    def results(self) -> list[str]:
+        """The small files of every run and evaluation that is planned."""
+        return list(dict.fromkeys(path for name in self.plan.experiments for path in self.results_of(name)))
+
+    def assembled(self, experiment: str) -> list[Path]:
+        """What `assemble` writes for an experiment."""
+        results = self.layout.results
+        tables = [results / "tables" / f"{experiment}{end}" for end in TABLE_FORMATS]
+        figures = [results / "figures" / f"{experiment}{f}.{end}" for f in FIGURES for end in FIGURE_FORMATS]
+        return [*tables, *figures, results / "provenance" / f"{experiment}.json"]
+
+    @property
+    def reported(self) -> list[Path]:
+        """What `report` writes."""
+        return [self.layout.results / name for name in ("ledger.csv", "ledger.md", "metrics.json", "report/index.html")]
+
+    def date_back(self) -> None:
+        """Give what was assembled around missing results the oldest time stamp: it is to be made again."""
+        for path in [*self.reported, *(p for name in self.plan.experiments for p in self.assembled(name))]:
+            if path.is_file():
+                os.utime(path, (1, 1))
+
     def published_of(self, experiment: str) -> list[str]:
         rows = self.experiments[experiment].rows.values()
         names = dict.fromkeys(cell.file for row in rows for cell in row.published)
@@ -118,6 +141,11 @@ def _still_needed(inputs: list[str], output: str | Path) -> list[str]:
     for one new run would otherwise train every old run on it again.
     """
     return [path for path in inputs if Path(path).is_file() or not Path(output).is_file()]
+
+
+def stopped_by_hand(logs: list[str]) -> bool:
+    """Whether a person ended Snakemake, by what its own log files say."""
+    return any("Terminating processes on user request" in Path(log).read_text(errors="replace") for log in logs)
 
 
 def check_free_disk(folder: str = ".") -> None:

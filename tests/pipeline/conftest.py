@@ -81,9 +81,9 @@ class Project:
             shutil.copytree(ROOT / name, root / name, ignore=skip)
         (root / "profiles").symlink_to("workflow/profiles")
         shutil.copytree(ROOT / "results" / "published", root / "results" / "published")
-        for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
-            if (ROOT / name).is_file():
-                shutil.copy(ROOT / name, root / name)
+        for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+            (root / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, root / name)
         params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"budget": "smoke", "offline": True}
         (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         wrapper = root / "bin" / "dgmbench"
@@ -94,6 +94,13 @@ class Project:
         for name, plan in experiments.items():
             project.write_experiment(name, plan)
         return project
+
+    def clone(self, root: Path) -> "Project":
+        """What git gives, and the wrapper that is not in it."""
+        self.run("git", "clone", "--quiet", str(self.root), str(root))
+        shutil.copytree(self.root / "bin", root / "bin")
+        (root / ".git" / "info" / "exclude").write_text("bin/\ncache/\n")
+        return Project(root)
 
     def copy(self, root: Path) -> "Project":
         """The same project elsewhere, time stamps and all."""
@@ -108,19 +115,18 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(plan, sort_keys=False))
 
-    def run(self, *command: str, ok: bool = True, timeout: float = 240, **env: str) -> subprocess.CompletedProcess:
-        done = subprocess.run(
-            command, cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, timeout=timeout
-        )
+    def run(self, *command: str, ok: bool = True, **options) -> subprocess.CompletedProcess:
+        """A command in the project's folder; `ok` fails the test where it does not end with 0."""
+        done = subprocess.run(command, cwd=self.root, env=self.env, capture_output=True, text=True, **options)
         if ok:
             assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def dgmbench(self, *arguments: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
-        return self.run("dgmbench", *arguments, ok=ok, **env)
+    def dgmbench(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
+        return self.run("dgmbench", *arguments, ok=ok)
 
-    def snakemake(self, *arguments: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
-        return self.run("snakemake", "--cores", "2", *arguments, ok=ok, **env)
+    def snakemake(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess:
+        return self.run("snakemake", "--cores", "2", *arguments, ok=ok)
 
     def pending(self, *targets: str) -> list[str]:
         """What a dry run would do, sorted: "train gmm on toys-two-moons", "assemble moons", "report"."""
@@ -137,12 +143,12 @@ class Project:
         return sorted(_describe(words, runs) for words in jobs)
 
     @contextmanager
-    def background(self, *command: str, **env: str) -> Iterator[subprocess.Popen]:
+    def background(self, *command: str) -> Iterator[subprocess.Popen]:
         """A command in its own process group, which is killed at the end whatever happens."""
         with subprocess.Popen(
             command,
             cwd=self.root,
-            env={**self.env, **env},
+            env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -206,10 +212,22 @@ def wait_until() -> Callable[..., None]:
     return _wait_until
 
 
+@pytest.fixture(scope="session")
+def experiments() -> dict[str, dict]:
+    """The two tiny experiments, by name."""
+    return EXPERIMENTS
+
+
+@pytest.fixture(scope="session")
+def new_project() -> Callable[..., Project]:
+    """A function that makes a project in a folder, with the given experiments and nothing computed."""
+    return Project.create
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Project]:
-    """A function that makes a project with the given experiments (the two tiny ones if none), nothing computed."""
-    return lambda experiments=EXPERIMENTS: Project.create(tmp_path / "project", experiments)
+    """The same in the test's own folder."""
+    return lambda experiments: Project.create(tmp_path / "project", experiments)
 
 
 @pytest.fixture(scope="session")

@@ -107,8 +107,10 @@ def test_a_training_that_is_killed_ends_bit_identical(model, make_project, wait_
     assert not layout.work(run.id).exists()
 
 
-def test_snakemake_is_interrupted_and_killed_and_ends_with_the_same_ledger(complete, make_project, wait_until):
-    project = make_project()
+def test_snakemake_is_interrupted_and_killed_and_ends_with_the_same_numbers(
+    complete, experiments, make_project, wait_until
+):
+    project = make_project({"moons": experiments["moons"]})
     command = ["snakemake", "--cores", "2"]
 
     with project.background(*command) as process:
@@ -118,18 +120,24 @@ def test_snakemake_is_interrupted_and_killed_and_ends_with_the_same_ledger(compl
         said = process.communicate()[0]
     assert process.returncode != 0
     assert "Traceback" not in said
+    assert "the same command continues" in said
+    assert not project.results("report/*")
 
     with project.background(*command) as process:
-        wait_until(lambda: project.results("runs/*/manifest.json"), process)
+        wait_until(lambda: project.results("runs/*/????????????.json"), process)
         os.killpg(process.pid, signal.SIGKILL)
     # Nobody could take away the lock of a process that was killed; Snakemake says to do this.
     project.run("snakemake", "--unlock")
 
-    kept = [(path, os.stat(path).st_mtime_ns) for path in project.results("runs/*/manifest.json")]
+    # A run that has an evaluation was finished, and Snakemake knew it.
+    evaluated = {path.parent / "manifest.json" for path in project.results("runs/*/????????????.json")}
+    kept = {path: os.stat(path).st_mtime_ns for path in evaluated}
     project.snakemake()
-    for name in ("ledger.csv", "metrics.json", "tables/moons.md"):
-        ours, theirs = (p.root / "results" / "smoke" / name for p in (project, complete))
+    assert {path: os.stat(path).st_mtime_ns for path in evaluated} == kept
+    for name in ("moons.csv", "moons-paired.csv", "moons.md"):
+        ours, theirs = (p.root / "results" / "smoke" / "tables" / name for p in (project, complete))
         assert ours.read_bytes() == theirs.read_bytes()
-    assert all(os.stat(path).st_mtime_ns == stamp for path, stamp in kept)
+    ours, theirs = (json.loads((p.root / "results/smoke/metrics.json").read_text()) for p in (project, complete))
+    assert ours["moons"] == theirs["moons"]
     assert half_written(project.root / "results") == []
     assert project.pending() == []

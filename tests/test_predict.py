@@ -1,0 +1,74 @@
+"""Predicted cost: measured jobs scaled by counted work, and an honest nothing where there is none."""
+
+import json
+
+import pytest
+
+from dgmbench.predict import LEAST_RATE, START_SECONDS, Costs
+from dgmbench.runs import Evaluation, Run
+
+CERTIFICATE = {"splits": {name: {"rows": 1000, "dimension": 10} for name in ("train", "validation", "test")}}
+
+
+def run(components: int = 10, iterations: int = 100, **more) -> Run:
+    spec = {"components": components, "iterations": iterations}
+    values = {"dataset": "d", "dataset_options": {}, "dataset_identity": "00000000", "seed": 0, "code": "c"}
+    return Run(**{"model": "gmm", "spec": spec, **values, **more})
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Writes finished jobs with the seconds that they took."""
+    prepared = tmp_path / "prepared" / "d-00000000"
+    prepared.mkdir(parents=True)
+    (prepared / "certificate.json").write_text(json.dumps(CERTIFICATE))
+
+    def write(job: Run, seconds: float, status: str = "done") -> None:
+        folder = tmp_path / "results" / "demo" / "runs" / job.id
+        folder.mkdir(parents=True)
+        manifest = {
+            "run": {"id": job.id, **vars(job)},
+            "status": status,
+            "files": {"model": {"bytes": 1000}},
+            "measured": {"seconds": seconds, "peak_memory_mb": 200.0},
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return write
+
+
+def costs(tmp_path) -> Costs:
+    return Costs.measured(tmp_path / "results", tmp_path / "prepared")
+
+
+def test_the_same_job_costs_what_it_cost(tree, tmp_path):
+    tree(run(), 30.0)
+    predicted = costs(tmp_path).of_run(run(seed=1))
+    assert predicted.seconds == pytest.approx(30.0 + START_SECONDS)
+    assert (predicted.memory_mb, predicted.bytes, predicted.basis) == (200.0, 1000, "same spec")
+
+
+def test_more_components_cost_in_proportion(tree, tmp_path):
+    work = 1000 * 100 * 10 * 10**2  # examples x iterations x components x d^2
+    seconds = work / (10 * LEAST_RATE)  # a job at ten times the least rate
+    tree(run(), seconds)
+    predicted = costs(tmp_path).of_run(run(components=40))
+    assert predicted.basis == "same data, scaled"
+    # One job of a millisecond: the floor under measured seconds is what the rate rests on.
+    rate = max(work / max(seconds, 1e-3), LEAST_RATE)
+    assert predicted.seconds == pytest.approx(4 * work / rate + START_SECONDS)
+
+
+def test_nothing_measured_predicts_nothing(tree, tmp_path):
+    tree(run(), 30.0, status="failed")
+    assert costs(tmp_path).of_run(run()) is None
+    evaluation = Evaluation(run().id, "exact_likelihood", {}, "c")
+    assert costs(tmp_path).of_evaluation(evaluation, run()) is None
+
+
+def test_a_damaged_manifest_does_not_stop_a_prediction(tree, tmp_path):
+    tree(run(), 30.0)
+    broken = tmp_path / "results" / "demo" / "runs" / "broken"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{")
+    assert costs(tmp_path).of_run(run()) is not None

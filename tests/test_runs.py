@@ -1,0 +1,147 @@
+"""From experiments to runs: identities that follow exactly what they should, and shared work."""
+
+import copy
+import itertools
+
+import pytest
+
+from dgmbench.config import Experiment, Params
+from dgmbench.errors import UserError
+from dgmbench.files import short_hash
+from dgmbench.runs import PICTURE, Evaluation, Run, combinations, make_plan, spell
+from dgmbench.training.run import seed_from
+
+MOONS = {"name": "toys-two-moons", "options": {"train": 300, "validation": 100, "test": 100}}
+PLAN = {
+    "title": "t",
+    "document": "d",
+    "source": "s",
+    "question": "q",
+    "rows": {
+        "g": {"model": "gaussian", "evaluate": ["test", "samples"], "seeds": 1},
+        "m": {"model": "gmm", "grid": {"components": [1, 2]}, "evaluate": ["test"]},
+        "published": {"pending": "not ours yet"},
+    },
+    "evaluations": {
+        "test": {"estimator": "exact_likelihood", "grid": {"examples": [50, 100]}},
+        "samples": {"estimator": "samples"},
+    },
+    "figure": {"name": "likelihood_bars"},
+    "budgets": {"smoke": {"datasets": [MOONS], "seeds": 2}},
+}
+SMOKE = Params(budget="smoke")
+
+
+def experiment(**changes) -> Experiment:
+    return Experiment.model_validate({**copy.deepcopy(PLAN), **changes})
+
+
+def test_rows_columns_and_seeds_multiply_as_they_should():
+    plan = make_plan(SMOKE, {"x": experiment()})
+    assert len(plan.runs) == 1 + 2 * 2, "one Gaussian; two mixtures of two seeds"
+    assert len(plan.evaluations) == 1 * 3 + 4 * 2
+    cells = plan.cells["x"]
+    assert [c.row for c in cells if c.metric != PICTURE] == ["g", "g", *["m components=1"] * 2, *["m components=2"] * 2]
+    assert {c.column for c in cells} == {"test examples=50", "test examples=100", "samples"}
+    assert all(len(c.runs) == len(c.evaluations) == (1 if c.model == "gaussian" else 2) for c in cells)
+    assert [row.id for row in plan.rows["x"]] == ["g", "m components=1", "m components=2", "published"]
+
+
+def test_seeds_of_params_win_over_the_budget_but_not_over_the_row():
+    plan = make_plan(Params(budget="smoke", seeds=3), {"x": experiment()})
+    seeds = {(run.model, run.seed) for run in plan.runs.values()}
+    assert seeds == {("gaussian", 0), ("gmm", 0), ("gmm", 1), ("gmm", 2)}
+
+
+def test_two_experiments_share_a_run_whatever_their_order():
+    one, other = experiment(), experiment(title="another table")
+    both = make_plan(SMOKE, {"x": one, "y": other})
+    alone = make_plan(SMOKE, {"x": one})
+    swapped = make_plan(SMOKE, {"y": other, "x": one})
+    assert both.runs == alone.runs
+    assert set(both.evaluations) == set(alone.evaluations) == set(swapped.evaluations)
+
+
+RUN = Run("gmm", {"components": 2, "ridge": 0.1}, "digits", {"seed": 0}, "0123abcd", 0, "fedcba987654")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "gaussian"},
+        {"spec": {"components": 3, "ridge": 0.1}},
+        {"spec": {"components": 2, "ridge": 0.1000001}},
+        {"dataset": "digits-binary"},
+        {"dataset_identity": "0123abce"},
+        {"seed": 1},
+        {"code": "fedcba987655"},
+    ],
+)
+def test_a_runs_id_and_seed_follow_each_part_of_it(change):
+    other = Run(**{**vars(RUN), **change})
+    assert other.id != RUN.id
+    assert seed_from("train", other.id) != seed_from("train", RUN.id)
+
+
+def test_a_runs_id_is_of_its_content_alone():
+    reordered = Run(**{**vars(RUN), "spec": {"ridge": 0.1, "components": 2}})
+    assert reordered.id == RUN.id
+    assert RUN.id == short_hash(vars(RUN))
+
+
+def test_training_and_evaluation_draw_from_different_seeds():
+    seeds = [seed_from(*identity) for identity in itertools.permutations(("train", "evaluate", RUN.id))]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": {"k": 2}}, {"estimator": "ais"}, {"run": "0" * 12}, {"code": "1" * 12}]
+)
+def test_an_evaluations_id_follows_each_part_of_it(change):
+    evaluation = Evaluation(RUN.id, "importance_weighted", {"k": 1}, "0" * 12)
+    assert Evaluation(**{**vars(evaluation), **change}).id != evaluation.id
+
+
+def test_a_default_written_out_is_the_same_run():
+    from dgmbench.models.registry import model_class
+
+    default = model_class("gmm").Spec().iterations
+    written = experiment(rows={"m": {"model": "gmm", "spec": {"iterations": default}, "evaluate": ["test"]}})
+    left_out = experiment(rows={"m": {"model": "gmm", "evaluate": ["test"]}})
+    assert set(make_plan(SMOKE, {"x": written}).runs) == set(make_plan(SMOKE, {"x": left_out}).runs)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ({"a": {"model": "gmmm", "evaluate": ["test"]}}, r"there is no model 'gmmm': did you mean 'gmm'"),
+        (
+            {"a": {"model": "gmm", "spec": {"component": 3}}},
+            r"component: unknown key; did you mean 'components'",
+        ),
+        ({"a": {"model": "gmm", "spec": {"components": 0}}}, r"components: input should be greater than or equal to 1"),
+        ({"a": {"model": "rbm"}}, r"'rbm' is defined on binary values, and dataset 'toys-two-moons' holds real ones"),
+        (
+            {"a": {"model": "kmeans", "evaluate": ["test"]}},
+            r"asks for the capability Density, and this model has",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(rows, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make_plan(SMOKE, {"x": experiment(rows=rows)})
+
+
+def test_unknown_experiments_and_budgets_are_answered():
+    with pytest.raises(UserError, match=r"there is no 'xx', did you mean 'x'|known: x"):
+        make_plan(Params(budget="smoke", experiments=["xx"]), {"x": experiment()})
+    with pytest.raises(UserError, match=r"'x' has no budget 'paper'; write one of: smoke"):
+        make_plan(Params(budget="paper", experiments=["x"]), {"x": experiment()})
+    with pytest.raises(UserError, match="no experiment has the budget 'paper'"):
+        make_plan(Params(budget="paper"), {"x": experiment()})
+
+
+def test_combinations_and_their_names():
+    assert list(combinations({})) == [{}]
+    assert [spell(c) for c in combinations({"a": [1, 2], "b": ["x"]})] == ["a=1 b=x", "a=2 b=x"]
