@@ -9,6 +9,7 @@ from dgmbench.workflow import (
     FIGURES,
     TABLE_FORMATS,
     Workflow,
+    asked_again,
     prepared_certificate,
     stopped_by_hand,
 )
@@ -18,7 +19,7 @@ configfile: "params.yaml"
 
 
 try:
-    BENCH = Workflow(config)
+    BENCH = Workflow(config, forced=lambda: asked_again(workflow.dag_settings))
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -30,7 +30,6 @@ PEOPLE = "For people"
 BudgetFlag = Annotated[str | None, typer.Option(help="smoke, demo, laptop or paper; params.yaml's where left out.")]
 SeedsFlag = Annotated[int | None, typer.Option(help="Training seeds, where they differ from the experiments'.")]
 OnlyFlag = Annotated[list[str] | None, typer.Option(help="An experiment to include; may be repeated. All if left out.")]
-DeviceFlag = Annotated[str, typer.Option(help="cpu or cuda.")]
 ThreadsFlag = Annotated[int, typer.Option(min=1, help="Processor threads; the bits of a result depend on them.")]
 MirrorFlag = Annotated[
     str | None,
@@ -141,7 +140,6 @@ def prepare(
 def train(
     run: Annotated[str, typer.Option(help="The run as JSON, or a spec.yaml that holds it.")],
     budget: BudgetFlag = None,
-    device: DeviceFlag = "cpu",
     threads: ThreadsFlag = 1,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30.0,
 ) -> None:
@@ -155,7 +153,6 @@ def train(
     manifest = train_run(
         it,
         Layout(_params(budget).budget),
-        device=device,
         threads=threads,
         checkpoint_seconds=checkpoint_seconds,
         progress=ConsoleProgress(f"{it.model} on {it.dataset} ({it.id})"),
@@ -167,7 +164,6 @@ def train(
 def evaluate(
     evaluation: Annotated[str, typer.Option(help="The evaluation as JSON, or a file that holds it.")],
     budget: BudgetFlag = None,
-    device: DeviceFlag = "cpu",
     threads: ThreadsFlag = 1,
 ) -> None:
     """Apply one estimator to one trained run. A refusal or a failure is a status, not an error."""
@@ -180,7 +176,6 @@ def evaluate(
     result = evaluate_run(
         it,
         Layout(_params(budget).budget),
-        device=device,
         threads=threads,
         progress=ConsoleProgress(f"{it.estimator} of {it.run}"),
     )
@@ -312,7 +307,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; a person's mistake is one sentence and status 2, an interruption status 130."""
-    # Snakemake and cluster schedulers stop a job with SIGTERM: treat it as Ctrl-C, so that a checkpoint is written.
+    # Snakemake and cluster schedulers stop a job with SIGTERM: treat it as Ctrl-C, so that nothing
+    # half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()

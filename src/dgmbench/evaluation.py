@@ -1,6 +1,7 @@
 """Evaluate one run by one estimator: numbers with their kind and uncertainties, per-example values, arrays."""
 
 import io
+import math
 import time
 import traceback
 from dataclasses import asdict
@@ -15,20 +16,23 @@ from dgmbench.data.prepare import open_dataset
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone, UserError
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench
-from dgmbench.estimators.registry import estimator, estimator_module
-from dgmbench.fingerprint import code_fingerprint
+from dgmbench.estimators.registry import estimator
 from dgmbench.layout import FORMAT, Layout
 from dgmbench.progress import Progress
-from dgmbench.runs import Evaluation
-from dgmbench.training.run import LOG_TAIL, certificate_sha256, describe_file, generator_for, load_model, use_threads
+from dgmbench.runs import Evaluation, evaluation_code
+from dgmbench.training.run import (
+    LOG_TAIL,
+    certificate_sha256,
+    describe_file,
+    device_of,
+    generator_for,
+    load_model,
+    use_threads,
+)
+from dgmbench.uncertainty import standard_error
 
-BOOTSTRAP_RESAMPLES = 2000
-BOOTSTRAP_SEED = 20140
 
-
-def evaluate(
-    evaluation: Evaluation, layout: Layout, *, device: str, threads: int, progress: Progress
-) -> dict[str, Any]:
+def evaluate(evaluation: Evaluation, layout: Layout, *, threads: int, progress: Progress) -> dict[str, Any]:
     """Apply an estimator to a trained run; write its files and return what <evaluation>.json holds.
 
     Raises:
@@ -57,19 +61,19 @@ def evaluate(
     else:
         data = _open(manifest, layout)
         model = load_model(manifest, data, layout)
-        work = Workbench(generator_for(device, "evaluate", evaluation.id), progress)
+        work = Workbench(generator_for(device_of(manifest), "evaluate", evaluation.id), progress)
         estimates = _estimate(module, model, data, settings, work, result)
         if estimates is not None:
             split = data.splits[settings.split]
             result["numbers"] = [_number(module, e, split) for e in estimates.numbers]
             result["files"] = _write_arrays(estimates, split, evaluation, layout)
-    result["measured"] = machine.measured(time.monotonic() - started, device, threads)
+    result["measured"] = machine.measured(time.monotonic() - started, device_of(manifest), threads)
     files.write_json(layout.evaluation(evaluation.run, evaluation.id), result)
     return result
 
 
 def _check_code(evaluation: Evaluation) -> None:
-    now = code_fingerprint(estimator_module(evaluation.estimator))
+    now = evaluation_code(evaluation.estimator)
     if evaluation.code != now:
         raise UserError(
             f"evaluation {evaluation.id} was planned with code {evaluation.code} of estimator "
@@ -93,7 +97,7 @@ def _estimate(
 ) -> Estimates | None:
     try:
         estimates = module.estimate(model, data, settings, work)
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):
         raise
     except CannotBeDone as refusal:
         result |= {"status": "refused", "reason": str(refusal)}
@@ -102,9 +106,9 @@ def _estimate(
         lines = traceback.format_exc().strip().splitlines()[-LOG_TAIL:]
         result |= {"status": "failed", "reason": f"{type(error).__name__}: {error}".splitlines()[0], "log_tail": lines}
         return None
-    broken = [e.metric for e in estimates.numbers if not np.isfinite(e.value)]
+    broken = [e for e in estimates.numbers if not np.isfinite([e.value, e.estimator_se or 0.0]).all()]
     if broken:
-        values = ", ".join(f"{e.metric} = {e.value}" for e in estimates.numbers if e.metric in broken)
+        values = ", ".join(f"{e.metric} = {e.value} with standard error {e.estimator_se}" for e in broken)
         result |= {"status": "failed", "reason": f"the estimator gave values that are not finite: {values}"}
         return None
     return estimates
@@ -113,7 +117,7 @@ def _estimate(
 def _number(module: Any, estimate: Estimate, split: Split) -> dict[str, Any]:
     metric = module.METRICS[estimate.metric]
     test_se, over, n_groups = None, None, None
-    if estimate.per_example is not None and len(estimate.per_example) > 1:
+    if estimate.per_example is not None:
         groups = None if split.groups is None else np.asarray(split.groups[: len(estimate.per_example)])
         test_se, n_groups = standard_error(estimate.per_example, groups)
         over = "examples" if groups is None else "groups"
@@ -127,29 +131,15 @@ def _number(module: Any, estimate: Estimate, split: Split) -> dict[str, Any]:
         "test_se_over": over,
         "n_examples": None if estimate.per_example is None else len(estimate.per_example),
         "n_groups": n_groups,
-        "estimator_se": float(estimate.estimator_se),
+        "estimator_se": None if estimate.estimator_se is None else float(estimate.estimator_se),
         "converged": estimate.converged,
-        "evidence": estimate.evidence,
+        "evidence": {name: _spoken(value) for name, value in estimate.evidence.items()},
     }
 
 
-def standard_error(values: np.ndarray, groups: np.ndarray | None) -> tuple[float, int | None]:
-    """Standard error of the mean over test examples.
-
-    Without groups sd / sqrt(n). With groups (patches of one image depend on each other) the bootstrap over
-    groups: the standard deviation of the mean over 2,000 resamples of whole groups, with a fixed seed.
-
-    Returns:
-        (standard error in the values' unit, number of groups or None)
-    """
-    if groups is None:
-        return float(values.std(ddof=1) / np.sqrt(len(values))), None
-    _, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = rng.integers(len(sums), size=(BOOTSTRAP_RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    return float(means.std(ddof=1)), len(sums)
+def _spoken(value: Any) -> Any:
+    """Evidence as JSON holds it: a number that is not finite becomes the word for it."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_arrays(estimates: Estimates, split: Split, evaluation: Evaluation, layout: Layout) -> dict[str, Any]:

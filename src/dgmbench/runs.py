@@ -31,10 +31,16 @@ class Run:
     dataset_identity: str
     seed: int
     code: str
+    device: str = "cpu"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the identity is hashed from. The device counts where it is not the processor: its bits are others."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("device", "cpu")}
 
     @property
     def id(self) -> str:
-        return short_hash(asdict(self))
+        return short_hash(self.document)
 
     @property
     def dataset_key(self) -> str:
@@ -120,7 +126,7 @@ def make_plan(params: Params, experiments: dict[str, Experiment]) -> Plan:
     plan = Plan(params.budget)
     for name, experiment in chosen.items():
         if params.budget in experiment.budgets:
-            _plan_experiment(plan, name, experiment, params.seeds)
+            _plan_experiment(plan, name, experiment, params)
     if not plan.cells:
         raise UserError(f"no experiment has the budget '{params.budget}'.")
     return plan
@@ -136,7 +142,7 @@ def _chosen(names: Iterable[str], experiments: dict[str, Experiment], budget: st
     return {name: experiments[name] for name in names}
 
 
-def _plan_experiment(plan: Plan, name: str, experiment: Experiment, seeds: int | None) -> None:
+def _plan_experiment(plan: Plan, name: str, experiment: Experiment, params: Params) -> None:
     budget = experiment.budgets[plan.budget]
     plan.cells[name], plan.rows[name] = [], []
     for use in budget.datasets:
@@ -149,7 +155,7 @@ def _plan_experiment(plan: Plan, name: str, experiment: Experiment, seeds: int |
                 plan.rows[name].append(planned)
                 if row.model is not None:
                     plan.datasets[ref.key] = ref
-                    _plan_row(plan, name, experiment, budget, planned, change, ref, seeds)
+                    _plan_row(plan, name, experiment, budget, planned, change, ref, params)
 
 
 def _planned_rows(
@@ -172,7 +178,7 @@ def _plan_row(
     planned: PlannedRow,
     change: RowChange,
     ref: catalogue.DatasetRef,
-    seeds: int | None,
+    params: Params,
 ) -> None:
     row, where = planned.row, f"experiment {name}, row {planned.id}"
     model = model_class(row.model)
@@ -185,9 +191,9 @@ def _plan_row(
         )
     code = code_fingerprint(model_module(row.model))
     # A row's own count wins over the budget's: closed forms and controls need no second seed.
-    count = change.seeds or row.seeds or seeds or budget.seeds
+    count = change.seeds or row.seeds or params.seeds or budget.seeds
     runs = [
-        Run(row.model, spec.model_dump(mode="json"), ref.name, ref.options, ref.identity, seed, code)
+        Run(row.model, spec.model_dump(mode="json"), ref.name, ref.options, ref.identity, seed, code, params.device)
         for seed in range(count)
     ]
     for run in runs:
@@ -241,8 +247,13 @@ def _evaluations(
             f"{where}: estimator '{evaluation.estimator}' asks for the capability {module.REQUIRES.__name__}, and "
             f"this model has {has}; take the evaluation out of the row or choose another estimator."
         )
-    code = code_fingerprint(estimator_module(evaluation.estimator))
+    code = evaluation_code(evaluation.estimator)
     return [Evaluation(run.id, evaluation.estimator, resolved, code) for run in runs]
+
+
+def evaluation_code(name: str) -> str:
+    """What an evaluation depends on: its estimator's code, and how standard errors over examples are made."""
+    return code_fingerprint(estimator_module(name), "dgmbench.uncertainty")
 
 
 def combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

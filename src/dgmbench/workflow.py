@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,9 @@ TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv")
 class Workflow:
     """Everything that the rules look up, checked before the DAG is built."""
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: dict[str, Any], *, forced: Callable[[], bool] = lambda: False):
+        """`forced` tells whether jobs that are done are asked for again, so that they need their inputs."""
+        self.forced = forced
         self.params: Params = load_params(config)
         self.experiments: dict[str, Experiment] = load_experiments()
         self.plan: Plan = make_plan(self.params, self.experiments)
@@ -42,7 +45,7 @@ class Workflow:
         """What a dataset is prepared from."""
         name = self.plan.datasets[key].name
         raw = [f"data/raw/{name}/manifest.json"] if catalogue.entry(name).files else []
-        return _still_needed(raw, prepared_certificate(key))
+        return self._unless_done(raw, prepared_certificate(key), self.layout.certificate(key))
 
     def fetch_identity(self, name: str) -> str:
         return short_hash([file.model_dump(mode="json") for file in catalogue.entry(name).files])
@@ -51,19 +54,28 @@ class Workflow:
         return json.dumps(self.plan.datasets[key].options)
 
     def run(self, run: str) -> str:
-        return json.dumps(asdict(self.plan.runs[run]))
+        return json.dumps(self.plan.runs[run].document)
 
     def evaluation(self, evaluation: str) -> str:
         return json.dumps(asdict(self.plan.evaluations[evaluation]))
 
     def training_data(self, run: str) -> list[str]:
         """What a run is trained on."""
-        return _still_needed([prepared_certificate(self.plan.runs[run].dataset_key)], self.layout.manifest(run))
+        data = [prepared_certificate(self.plan.runs[run].dataset_key)]
+        return self._unless_done(data, self.layout.manifest(run))
 
     def evaluation_data(self, run: str, evaluation: str) -> list[str]:
         """What a run is evaluated on."""
         data = [prepared_certificate(self.plan.runs[run].dataset_key)]
-        return _still_needed(data, self.layout.evaluation(run, evaluation))
+        return self._unless_done(data, self.layout.evaluation(run, evaluation))
+
+    def _unless_done(self, inputs: list[str], *outputs: str | Path) -> list[str]:
+        """A job's inputs, or none where its outputs are there: their identity says what they were made from.
+
+        So data that were prepared again, or are not here, train nothing again. Snakemake's `ancient` says the same
+        only of inputs that exist, and where they are being made again it also drops jobs that were never done.
+        """
+        return inputs if self.forced() or not all(Path(path).is_file() for path in outputs) else []
 
     def results_of(self, experiment: str) -> list[str]:
         """The small files that an experiment's tables are made from."""
@@ -134,13 +146,9 @@ def prepared_certificate(key: str) -> str:
     return f"data/prepared/{key}/certificate.json"
 
 
-def _still_needed(inputs: list[str], output: str | Path) -> list[str]:
-    """A job's inputs, without those that are not here although its output is.
-
-    Snakemake's `ancient` holds only for files that exist: in a clone without the large files, preparing a dataset
-    for one new run would otherwise train every old run on it again.
-    """
-    return [path for path in inputs if Path(path).is_file() or not Path(output).is_file()]
+def asked_again(dag_settings: Any) -> bool:
+    """Whether --forceall or --forcerun asks Snakemake for jobs that are done (known once it has read the rules)."""
+    return dag_settings.forceall or bool({"fetch", "prepare", "train", "evaluate"} & set(dag_settings.forcerun))
 
 
 def stopped_by_hand(logs: list[str]) -> bool:

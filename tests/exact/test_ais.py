@@ -118,11 +118,18 @@ def test_infinite_weights_are_refused():
 
 @pytest.mark.parametrize("schedule", ["linear", "sigmoid", "salakhutdinov-murray"])
 def test_schedules_rise_from_zero_to_one(schedule):
-    betas = ais.betas(ais.Settings(schedule=schedule, temperatures=100))
+    published = schedule == "salakhutdinov-murray"
+    settings = ais.Settings(schedule=schedule) if published else ais.Settings(schedule=schedule, temperatures=100)
+    betas = ais.betas(settings)
     assert betas[0] == 0.0
     assert betas[-1] == 1.0
     assert (np.diff(betas) > 0).all()
-    assert len(betas) == (14_501 if schedule == "salakhutdinov-murray" else 100)
+    assert len(betas) == settings.temperatures == (14_501 if published else 100)
+
+
+def test_the_published_schedule_refuses_another_number_of_temperatures():
+    with pytest.raises(ValueError, match="has 14501 temperatures: leave 'temperatures' out"):
+        ais.Settings(schedule="salakhutdinov-murray", temperatures=100)
 
 
 def test_published_schedule_has_the_published_steps():

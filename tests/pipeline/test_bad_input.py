@@ -2,10 +2,13 @@
 
 import json
 import resource
+import signal
+import sys
 from dataclasses import asdict
 
 import pytest
 
+from dgmbench import cli
 from dgmbench.data import catalogue
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.models.registry import model_class, model_module
@@ -13,6 +16,24 @@ from dgmbench.runs import Run
 
 MOONS = "workflow/experiments/tiny/moons.yaml"
 GMM = "model: gmm"
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """`dgmbench` in a project's folder, in this process: its status and what it said."""
+
+    def run(project, *arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(project.root)
+        monkeypatch.setattr(sys, "argv", ["dgmbench", *arguments])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert said.err.startswith("dgmbench: ")
+        return ended.value.code, said.err
+
+    return run
 
 
 def refused(done) -> str:
@@ -57,16 +78,16 @@ def empty(tmp_path_factory, new_project, experiments):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_message_that_says_what_to_write(mistake, empty):
+def test_a_mistake_is_one_message_that_says_what_to_write(mistake, empty, command_line):
     command, path, old, new, expected = MISTAKES[mistake]
     with empty.edit(path, old, new):
-        done = empty.snakemake(ok=False) if command == "snakemake" else empty.dgmbench("plan", ok=False)
-    said = refused(done)
+        if command == "snakemake":
+            said = refused(empty.snakemake(ok=False))
+        else:
+            code, said = command_line(empty, "plan")
+            assert code == 2
     for words in expected:
         assert words in said
-    if command == "dgmbench":
-        assert done.returncode == 2
-        assert done.stderr.startswith("dgmbench: ")
 
 
 def test_results_of_another_format_are_left_alone(make_project, experiments):
@@ -121,10 +142,14 @@ def test_an_altered_model_is_not_evaluated(complete, tmp_path):
     assert "3 files are not what their manifests say" in said
 
 
-def test_a_description_that_is_not_one_is_refused(empty):
-    assert "--run is not JSON" in refused(empty.dgmbench("train", "--run", "{", ok=False))
-    assert "there is no nowhere.yaml" in refused(empty.dgmbench("train", "--run", "nowhere.yaml", ok=False))
-    assert "does not describe one run" in refused(empty.dgmbench("train", "--run", '{"model": "gmm"}', ok=False))
+def test_a_description_that_is_not_one_is_refused(empty, command_line):
     run = asdict(planned()) | {"code": "0" * 12}
-    said = refused(empty.dgmbench("train", "--run", json.dumps(run), ok=False))
-    assert "plan again (start snakemake again)" in said
+    for text, words in (
+        ("{", "--run is not JSON"),
+        ("nowhere.yaml", "there is no nowhere.yaml"),
+        ('{"model": "gmm"}', "does not describe one run"),
+        (json.dumps(run), "plan again (start snakemake again)"),
+    ):
+        code, said = command_line(empty, "train", "--run", text)
+        assert code == 2
+        assert words in said

@@ -62,7 +62,7 @@ def bring_data(run: Run, root: Path) -> None:
 def numbers(run: Run, name: str, settings: dict, layout: Layout) -> list[dict]:
     full = estimator(name).Settings(**settings).model_dump(mode="json")
     evaluation = Evaluation(run.id, name, full, code_fingerprint(estimator_module(name)))
-    result = evaluate(evaluation, layout, device="cpu", threads=1, progress=NoProgress())
+    result = evaluate(evaluation, layout, threads=1, progress=NoProgress())
     assert result["status"] == "done"
     return result["numbers"]
 
@@ -77,7 +77,7 @@ def test_a_training_that_is_killed_ends_bit_identical(model, make_project, wait_
     run = planned(model, spec, dataset, options)
     straight = Layout("smoke", tmp_path / "straight")
     bring_data(run, straight.root)
-    train(run, straight, device="cpu", threads=1, checkpoint_seconds=1e9, progress=NoProgress())
+    train(run, straight, threads=1, checkpoint_seconds=1e9, progress=NoProgress())
 
     project = make_project({})
     (project.root / "data").mkdir()

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 from contextlib import ExitStack
 
 GMM = "src/dgmbench/models/mixtures/gmm.py"
@@ -105,10 +106,26 @@ def test_time_stamps_change_nothing(complete):
     assert complete.pending() == []
 
 
+def test_another_budget_prepares_its_certificates_and_trains_its_runs(complete):
+    # The dataset is prepared already: only its certificate must be shown beside this budget's results too.
+    with complete.edit(MOONS, "  smoke:", "  demo:"):
+        jobs = complete.pending("--config", "budget=demo", 'experiments=["moons"]')
+    shutil.rmtree(complete.root / "results" / "demo")
+    assert jobs == [
+        "assemble moons",
+        "evaluate gaussian on toys-two-moons by exact_likelihood",
+        "evaluate gaussian on toys-two-moons by samples",
+        "evaluate gmm on toys-two-moons by exact_likelihood",
+        "prepare toys-two-moons",
+        "report",
+        "train gaussian on toys-two-moons",
+        "train gmm on toys-two-moons",
+    ]
+
+
 def test_data_that_are_gone_train_nothing_again(complete, tmp_path):
     clone = complete.copy(tmp_path / "clone")
     (clone.root / "data" / "prepared").rename(tmp_path / "prepared")
-    assert clone.pending() == []
     with clone.edit(MOONS, "iterations: 5", "iterations: 6"):
         assert clone.pending() == [
             "assemble moons",

@@ -1,9 +1,7 @@
 rule evaluate:
     input:
         manifest=f"{RESULTS}/runs/{{run}}/manifest.json",
-        certificate=lambda w: [
-            ancient(path) for path in BENCH.evaluation_data(w.run, w.evaluation)
-        ],
+        certificate=lambda w: BENCH.evaluation_data(w.run, w.evaluation),
     output:
         numbers=f"{RESULTS}/runs/{{run}}/{{evaluation}}.json",
     log:
@@ -21,5 +19,5 @@ rule evaluate:
     message:
         "evaluate {wildcards.run} by {wildcards.evaluation}"
     shell:
-        "dgmbench evaluate --evaluation {params.evaluation:q} --budget {BUDGET} --device {BENCH.params.device}"
+        "dgmbench evaluate --evaluation {params.evaluation:q} --budget {BUDGET}"
         " --threads {params.threads} 2>&1 | tee -i {log}"

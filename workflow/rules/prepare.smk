@@ -1,7 +1,6 @@
-# `ancient`: fetching the same verified files again prepares nothing again; other files give another key.
 rule prepare:
     input:
-        raw=lambda w: [ancient(path) for path in BENCH.raw_manifests(w.key)],
+        raw=lambda w: BENCH.raw_manifests(w.key),
     output:
         certificate="data/prepared/{key}/certificate.json",
         shown=f"{RESULTS}/datasets/{{key}}.json",

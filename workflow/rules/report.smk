@@ -4,9 +4,7 @@ rule report:
         provenance=[
             f"{RESULTS}/provenance/{name}.json" for name in BENCH.plan.experiments
         ],
-        datasets=[
-            ancient(f"{RESULTS}/datasets/{key}.json") for key in BENCH.plan.datasets
-        ],
+        datasets=[f"{RESULTS}/datasets/{key}.json" for key in BENCH.plan.datasets],
     output:
         ledger=f"{RESULTS}/ledger.csv",
         summary=f"{RESULTS}/ledger.md",

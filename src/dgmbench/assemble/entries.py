@@ -166,7 +166,7 @@ def _selection(
                 why_pending=why,
                 control=row.row.control,
                 protocol=row.protocol or entry.protocol,
-                differs=row.differs,
+                differs=_joined(row.differs, entry.differs),
             )
             for entry in template
         ] or _published_only(name, row, experiment, plan, why)
@@ -183,12 +183,17 @@ def _selection(
             variant=", ".join(part for part in (entry.variant, "chosen on validation") if part),
             control=row.row.control,
             protocol=row.protocol or entry.protocol,
-            differs=row.differs,
+            differs=_joined(row.differs, entry.differs),
             note=note if left_out else "",
             selected=tuple(f"{identity}: {value:.6g}" for identity, value in scored.items()),
         )
         for entry in variants[best]
     ]
+
+
+def _joined(*reasons: str | None) -> str | None:
+    """What a selection says of its protocol: its own reason and that of the row it was made from, each once."""
+    return "; ".join(dict.fromkeys(filter(None, reasons))) or None
 
 
 def _published_only(

@@ -15,13 +15,12 @@ import pandas as pd
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.ledger import Record
 from dgmbench.assemble.outcomes import DONE, Archive
+from dgmbench.uncertainty import bootstrap_means, group_sums
 
 COLUMNS = (
     *("experiment", "dataset", "row", "reference", "column", "metric", "unit", "kind", "better"),
     *("difference", "se", "se_over", "low", "high", "n_examples", "n_groups", "n_seeds", "reason"),
 )
-RESAMPLES = 2000
-SEED = 20141
 NORMAL_95 = 1.959963984540054
 
 
@@ -54,13 +53,10 @@ def paired_difference(values: np.ndarray, reference: np.ndarray, groups: np.ndar
             raise ValueError("a standard error needs at least two examples")
         se = float(d.std(ddof=1) / np.sqrt(len(d)))
         return Difference(mean, se, mean - NORMAL_95 * se, mean + NORMAL_95 * se, len(d), None)
-    _, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(index, weights=d), np.bincount(index)
+    sums, counts = group_sums(d, groups)
     if len(sums) < 2:
         raise ValueError("a standard error over groups needs at least two groups")
-    rng = np.random.default_rng(SEED)
-    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    means = (drawn @ sums) / (drawn @ counts)
+    means = bootstrap_means(sums, counts)
     low, high = np.quantile(means, [0.025, 0.975])
     return Difference(mean, float(means.std(ddof=1)), float(low), float(high), len(d), len(sums))
 

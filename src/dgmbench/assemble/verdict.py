@@ -18,7 +18,8 @@ def verdict(
     """The verdict of a cell and the reason that it needs, or ''.
 
     `reproduced` is |obtained - published| <= tolerance. Beyond it the metric's direction decides; where neither
-    direction is better, a difference beyond tolerance is `worse`.
+    direction is better, a difference beyond tolerance is `worse`. A number that is unconverged, or of which seeds are
+    missing, waits for its verdict: an estimator that has not converged may flatter the model.
     """
     if obtained is None:
         return (PENDING, "") if status == "pending" else (FAILED, "")
@@ -31,6 +32,8 @@ def verdict(
         reasons.append(differs)
     if reasons:
         return PROTOCOL_DIFFERS, "; ".join(reasons)
+    if status != "done":
+        return PENDING, f"no verdict while the number is {status}"
     difference = obtained - published.value
     # A difference that equals the tolerance as printed may miss it by a rounding error.
     if abs(difference) <= published.tolerance * (1 + 1e-9):

@@ -1,6 +1,7 @@
 """Prepare a dataset: raw files -> splits with a certificate, whole or not at all, and open what was prepared."""
 
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,10 +36,12 @@ def prepare(ref: DatasetRef, raw: Path, destination: Path, progress: Progress | 
     files = _raw_files(found, Path(raw) / ref.name)
     destination.mkdir(parents=True, exist_ok=True)
     final = destination / ref.key
-    directory = Path(tempfile.mkdtemp(dir=destination, prefix=f".{ref.key}."))
+    # Named before it is made, so that an interruption between the two still removes it.
+    directory = destination / f".{ref.key}.{secrets.token_hex(4)}"
     module, description = loader(found.loader), describe(ref)
     writer = Writer(directory, description, progress or NoProgress())
     try:
+        directory.mkdir()
         with room(destination, lambda: writer.bytes):
             module.prepare(files, module.Options(**ref.options), writer)
             about = {

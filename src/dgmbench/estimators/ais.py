@@ -12,11 +12,11 @@ marginal likelihood using bidirectional Monte Carlo", 2015, with delta = 4.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -25,18 +25,30 @@ from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Met
 from dgmbench.models.base import AnnealedPath, Energy
 
 _SIGMOID_DELTA = 4.0
+_SALAKHUTDINOV_MURRAY = 14_501
 
 
 class Settings(EstimatorSettings):
     schedule: Literal["linear", "sigmoid", "salakhutdinov-murray"] = Field(
         "linear",
         description="Spacing of the inverse temperatures. salakhutdinov-murray: steps of 1/1000 up to 0.5, "
-        "1/10,000 up to 0.9 and 1/100,000 up to 1; it ignores `temperatures`.",
+        "1/10,000 up to 0.9 and 1/100,000 up to 1: 14,501 temperatures.",
     )
-    temperatures: int = Field(10_000, ge=2, description="Inverse temperatures, both ends counted.")
+    temperatures: int = Field(
+        10_000, ge=2, description="Inverse temperatures, both ends counted; salakhutdinov-murray has its own number."
+    )
     chains: int = Field(1000, ge=4, description="Independent annealed chains.")
     transitions: int = Field(1, ge=1, description="Transitions at each temperature.")
     tolerance: float = Field(0.1, gt=0, description="Largest standard error of log Z that counts as converged, nats.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_of_the_schedule(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("schedule") != "salakhutdinov-murray":
+            return values
+        if values.get("temperatures", _SALAKHUTDINOV_MURRAY) != _SALAKHUTDINOV_MURRAY:
+            raise ValueError(f"salakhutdinov-murray has {_SALAKHUTDINOV_MURRAY} temperatures: leave 'temperatures' out")
+        return {**values, "temperatures": _SALAKHUTDINOV_MURRAY}
 
 
 REQUIRES = Energy

@@ -44,7 +44,8 @@ class Estimate:
     Attributes:
         value: the number (for likelihoods, the mean over examples).
         per_example: (n,) values whose mean is `value`, or None.
-        estimator_se: standard error of `value` from the estimator's own Monte Carlo; 0 where it has none.
+        estimator_se: standard error of `value` from the estimator's own Monte Carlo; 0 where it draws nothing, None
+            where it cannot be told from the draws.
         converged: whether the evidence says that more work would not move the value; None where the question
             does not arise (exact numbers, fixed protocols).
         evidence: what `converged` rests on: effective sample sizes, halves, chosen bandwidths.
@@ -53,7 +54,7 @@ class Estimate:
     metric: str
     value: float
     per_example: np.ndarray | None = None
-    estimator_se: float = 0.0
+    estimator_se: float | None = 0.0
     converged: bool | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
 

@@ -47,14 +47,14 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The mean of L_k over the split.
 
-    `estimator_se` is the Monte Carlo error of that mean: by the delta method the variance of one example's
-    log mean w is (1 / ESS - 1 / k). Converged means that L_k - L_{k/2}, from the same draws, is below
-    `tolerance`; for k = 1 the question is open and the answer None. ESS is (sum w)^2 / sum w^2.
+    `estimator_se` is the Monte Carlo error of that mean, from the jackknife over the k draws of each example; one draw
+    cannot tell its own spread, so that it is None for k = 1. Converged means that L_k - L_{k/2}, from the same draws,
+    is below `tolerance`; for k = 1 the question is open and the answer None. ESS is (sum w)^2 / sum w^2.
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     k, size = settings.k, max(1, settings.rows_per_call // settings.k)
     fewer = {name: max(1, k // share) for name, share in (("half", 2), ("tenth", 10))}
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("bound", "half", "tenth", "effective")}
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("bound", "half", "tenth", "effective", "variance")}
     with bench.progress.task("importance samples", total=len(x), unit="example") as task:
         for block in x.split(size):
             log_weights = _log_weights(model, block, settings, bench.generator)
@@ -62,12 +62,12 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
             for name, draws in fewer.items():
                 columns[name].append(bound_of_groups(log_weights, draws))
             columns["effective"].append(effective_sample_size(log_weights))
+            columns["variance"].append(jackknife_variance(log_weights))
             task.advance(len(block))
-    bound, half, tenth, effective = (torch.cat(parts).cpu().numpy() for parts in columns.values())
+    bound, half, tenth, effective, variance = (torch.cat(parts).cpu().numpy() for parts in columns.values())
     if not np.isfinite(bound).all():
         raise CannotBeDone("importance weights are not finite: the model gives some example no probability")
 
-    variance = np.maximum(1 / effective - 1 / k, 0)
     gain = float(bound.mean() - half.mean())
     evidence = {
         "k": k,
@@ -78,7 +78,7 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
         "gain_of_doubling": gain,
         "tolerance": settings.tolerance,
     }
-    se = math.sqrt(variance.sum()) / len(bound)
+    se = math.sqrt(variance.sum()) / len(bound) if k > 1 else None
     converged = gain < settings.tolerance if k > 1 else None
     return Estimates([Estimate("log_likelihood", float(bound.mean()), bound, se, converged, evidence)])
 
@@ -107,3 +107,21 @@ def bound_of_groups(log_weights: Tensor, k: int) -> Tensor:
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2, between 1 and k: (k, n) -> (n,)."""
     return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0))
+
+
+def jackknife_variance(log_weights: Tensor) -> Tensor:
+    """Variance of L = log mean w by leaving out each draw in turn: (k, n) -> (n,).
+
+    (k - 1)/k sum_j (L_(-j) - mean_j L_(-j))^2;
+    Efron and Stein 1981: too large rather than too small in expectation. Zero for k = 1, where it says nothing.
+    """
+    k = len(log_weights)
+    if k == 1:
+        return torch.zeros_like(log_weights[0])
+    top, where = log_weights.max(0)
+    weights = torch.exp(log_weights - top)
+    rest = weights.sum(0) - weights
+    # Where one draw carries nearly all the weight, the difference above cancels: what it leaves is summed anew.
+    rest.scatter_(0, where[None], weights.scatter(0, where[None], 0.0).sum(0, keepdim=True))
+    left_out = torch.log(rest.clamp(min=torch.finfo(rest.dtype).tiny))
+    return (k - 1) / k * (left_out - left_out.mean(0)).square().sum(0)

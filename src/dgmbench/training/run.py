@@ -10,7 +10,6 @@ import hashlib
 import io
 import shutil
 import traceback
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -57,25 +56,23 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def train(
-    run: Run, layout: Layout, *, device: str, threads: int, checkpoint_seconds: float, progress: Progress
-) -> dict[str, Any]:
+def train(run: Run, layout: Layout, *, threads: int, checkpoint_seconds: float, progress: Progress) -> dict[str, Any]:
     """Train `run`, or continue it from its checkpoint; write its files and return its manifest."""
     check_run(run)
     use_threads(threads)
     data = open_dataset(layout.prepared / run.dataset_key)
     model = model_class(run.model)(model_class(run.model).Spec.model_validate(run.spec), data.dimension)
     session = Session(
-        generator_for(device, "train", run.id),
+        generator_for(run.device, "train", run.id),
         checkpoint_path=layout.work(run.id) / "checkpoint.safetensors",
         checkpoint_seconds=checkpoint_seconds,
-        fingerprint=f"{run.id} {certificate_sha256(data)} {device} {threads} {torch.__version__}",
+        fingerprint=f"{run.id} {certificate_sha256(data)} {run.device} {threads} {torch.__version__}",
         progress=progress,
     )
     status, reason, tail = _fit(model, data, session)
     manifest = {
         "format": FORMAT,
-        "run": {"id": run.id, **asdict(run)},
+        "run": {"id": run.id, **run.document},
         "status": status,
         "reason": reason,
         "log_tail": tail,
@@ -90,10 +87,10 @@ def train(
         files.write_bytes(path, serialize(state))
         manifest["parameters"] = sum(tensor.numel() for tensor in state.values())
         manifest["files"]["model"] = describe_file(path, layout)
-    manifest["measured"] = machine.measured(session.seconds, device, threads)
+    manifest["measured"] = machine.measured(session.seconds, run.device, threads)
     folder = layout.run(run.id)
     files.write_text(folder / "history.csv", _history_csv(session.history))
-    files.write_yaml(folder / "spec.yaml", {"id": run.id, **asdict(run)})
+    files.write_yaml(folder / "spec.yaml", {"id": run.id, **run.document})
     # The manifest comes last: where it is, everything that it names is.
     files.write_json(folder / "manifest.json", manifest)
     # With it goes what a kill in the middle of writing a checkpoint left beside it.
@@ -102,12 +99,11 @@ def train(
 
 
 def _fit(model: Model, data: Dataset, session: Session) -> tuple[str, str | None, list[str]]:
+    # An interruption writes no checkpoint: in the middle of a step the state is neither the last one nor the next. The
+    # last checkpoint between two steps is the one to continue from.
     try:
         model.fit(data, session)
-    except KeyboardInterrupt:
-        session.save()
-        raise
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):
         raise
     except (Diverged, CannotBeDone) as refusal:
         return "failed", str(refusal), []
@@ -131,7 +127,7 @@ def describe_file(path, layout: Layout) -> dict[str, Any]:
 
 
 def load_model(manifest: dict[str, Any], data: Dataset, layout: Layout) -> Model:
-    """The trained model that a manifest names.
+    """The trained model that a manifest names, on the device that it was trained on.
 
     Raises:
         UserError: the model file is missing or altered.
@@ -148,8 +144,12 @@ def load_model(manifest: dict[str, Any], data: Dataset, layout: Layout) -> Model
         )
     cls = model_class(manifest["run"]["model"])
     model = cls(cls.Spec.model_validate(manifest["run"]["spec"]), data.dimension)
-    model.load_state(load_file(path))
+    model.load_state(load_file(path, device=device_of(manifest)))
     return model
+
+
+def device_of(manifest: dict[str, Any]) -> str:
+    return manifest["run"].get("device", "cpu")
 
 
 def _history_csv(history: list[dict[str, float]]) -> str:

@@ -82,16 +82,13 @@ class Model(base.Model, base.Sampler, base.Clusterer):
         self._centroids = state["centroids"]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Each centroid as often as any other (Theis et al.): without replacement as long as they last.
-
-        Where n exceeds the centroids they are drawn with replacement, uniformly, whatever their cluster's size.
-        """
-        stored, device = len(self._centroids), generator.device
-        if n <= stored:
-            index = torch.randperm(stored, generator=generator, device=device)[:n]
-        else:
-            index = torch.randint(stored, (n,), generator=generator, device=device)
-        return self._centroids[index]
+        """Each centroid as often as any other (Theis et al.), whatever its cluster's size: (n, d)."""
+        stored = len(self._centroids)
+        # Whole copies first: which ones are missing or doubled would be noise in a control.
+        copies = torch.arange(n // stored * stored, device=generator.device) % stored
+        rest = torch.randperm(stored, generator=generator, device=generator.device)[: n % stored]
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        return self._centroids[torch.cat([copies, rest])[order]]
 
     def assign(self, x: Tensor) -> Tensor:
         # cdist without its matrix-product shortcut: that one loses the nearest centroid to cancellation.

@@ -45,10 +45,10 @@ class Model(base.Model, base.Sampler):
         self._examples = state["examples"]
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Without replacement as long as the stored examples last, with replacement where n exceeds them."""
-        stored, device = len(self._examples), generator.device
-        if n <= stored:
-            index = torch.randperm(stored, generator=generator, device=device)[:n]
-        else:
-            index = torch.randint(stored, (n,), generator=generator, device=device)
-        return self._examples[index]
+        """Each stored example as often as any other, and the remainder without replacement: (n, d)."""
+        stored = len(self._examples)
+        # Whole copies first: which ones are missing or doubled would be noise in a control.
+        copies = torch.arange(n // stored * stored, device=generator.device) % stored
+        rest = torch.randperm(stored, generator=generator, device=generator.device)[: n % stored]
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        return self._examples[torch.cat([copies, rest])[order]]
