@@ -26,7 +26,6 @@ except UserError as error:
 BUDGET = BENCH.params.budget
 RESULTS = f"results/{BUDGET}"
 LOGS = f"logs/{BUDGET}"
-SELECTION = BENCH.selection()
 
 
 wildcard_constraints:
@@ -80,7 +79,7 @@ onerror:
     if stopped_by_hand(log):
         print("\nStopped: what was done is kept, and the same command continues.")
     else:
-        shell("dgmbench assemble --all {SELECTION} && dgmbench report {SELECTION}")
+        shell("dgmbench assemble --all && dgmbench report")
         BENCH.date_back()
         print(
             f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"

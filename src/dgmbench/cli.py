@@ -27,9 +27,18 @@ INTERRUPTED = 130
 STEPS = "Steps of the pipeline"
 PEOPLE = "For people"
 
-BudgetFlag = Annotated[str | None, typer.Option(help="smoke, demo, laptop or paper; params.yaml's where left out.")]
-SeedsFlag = Annotated[int | None, typer.Option(help="Training seeds, where they differ from the experiments'.")]
-OnlyFlag = Annotated[list[str] | None, typer.Option(help="An experiment to include; may be repeated. All if left out.")]
+# Each has an environment variable too: that is how the jobs of one Snakemake invocation learn what it was asked.
+BudgetFlag = Annotated[
+    str | None,
+    typer.Option(envvar="DGMBENCH_BUDGET", help="smoke, demo, laptop or paper; params.yaml's where left out."),
+]
+SeedsFlag = Annotated[
+    int | None, typer.Option(envvar="DGMBENCH_SEEDS", help="Training seeds, where they differ from the experiments'.")
+]
+OnlyFlag = Annotated[
+    list[str] | None,
+    typer.Option(envvar="DGMBENCH_ONLY", help="An experiment to include; may be repeated. All if left out."),
+]
 ThreadsFlag = Annotated[int, typer.Option(min=1, help="Processor threads; the bits of a result depend on them.")]
 MirrorFlag = Annotated[
     str | None,
@@ -141,7 +150,9 @@ def train(
     run: Annotated[str, typer.Option(help="The run as JSON, or a spec.yaml that holds it.")],
     budget: BudgetFlag = None,
     threads: ThreadsFlag = 1,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30.0,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, envvar="DGMBENCH_CHECKPOINT_SECONDS", help="Least seconds between checkpoints.")
+    ] = 30.0,
 ) -> None:
     """Train one run, or continue it from its checkpoint. A run that fails is a status, not an error."""
     from dgmbench.layout import Layout

@@ -36,10 +36,23 @@ class Workflow:
         self.layout = Layout(self.params.budget)
         check_format(self.layout.results)
         check_free_disk()
-        if self.params.mirror:
-            os.environ[MIRROR_VARIABLE] = self.params.mirror
-        if self.params.offline:
-            os.environ["DGMBENCH_OFFLINE"] = "1"
+        os.environ.update(self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """How each job's command line learns what was asked of Snakemake, without being a parameter of its rule.
+
+        A parameter that changes asks for the job again; none of these changes what a finished job wrote.
+        """
+        params = self.params
+        named = {
+            "DGMBENCH_BUDGET": params.budget,
+            "DGMBENCH_SEEDS": params.seeds,
+            "DGMBENCH_ONLY": None if params.experiments == "all" else " ".join(params.experiments),
+            "DGMBENCH_CHECKPOINT_SECONDS": params.checkpoint_seconds,
+            "DGMBENCH_OFFLINE": int(params.offline),
+            MIRROR_VARIABLE: params.mirror,
+        }
+        return {name: str(value) for name, value in named.items() if value is not None}
 
     def raw_manifests(self, key: str) -> list[str]:
         """What a dataset is prepared from."""
@@ -131,15 +144,6 @@ class Workflow:
 
     def figure_code(self, experiment: str) -> str:
         return code_fingerprint(f"dgmbench.assemble.figures.{self.experiments[experiment].figure.name}")
-
-    def selection(self) -> str:
-        """The flags that narrow a budget's plan, as the command line takes them."""
-        flags = [f"--budget {self.params.budget}"]
-        if self.params.seeds is not None:
-            flags.append(f"--seeds {self.params.seeds}")
-        if self.params.experiments != "all":
-            flags += [f"--only {name}" for name in self.params.experiments]
-        return " ".join(flags)
 
 
 def prepared_certificate(key: str) -> str:

@@ -11,13 +11,13 @@ import pytest
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch
 from dgmbench.data.prepare import prepare
-from dgmbench.estimators.registry import estimator, estimator_module
+from dgmbench.estimators.registry import estimator
 from dgmbench.evaluation import evaluate
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.layout import Layout
 from dgmbench.models.registry import model_class, model_module
 from dgmbench.progress import NoProgress
-from dgmbench.runs import Evaluation, Run
+from dgmbench.runs import Evaluation, Run, evaluation_code
 from dgmbench.training import checkpoint
 from dgmbench.training.run import train
 
@@ -61,7 +61,7 @@ def bring_data(run: Run, root: Path) -> None:
 
 def numbers(run: Run, name: str, settings: dict, layout: Layout) -> list[dict]:
     full = estimator(name).Settings(**settings).model_dump(mode="json")
-    evaluation = Evaluation(run.id, name, full, code_fingerprint(estimator_module(name)))
+    evaluation = Evaluation(run.id, name, full, evaluation_code(name))
     result = evaluate(evaluation, layout, threads=1, progress=NoProgress())
     assert result["status"] == "done"
     return result["numbers"]

@@ -15,6 +15,8 @@ rule assemble:
         f"{LOGS}/assemble/{{experiment}}.log",
     benchmark:
         f"{LOGS}/benchmarks/assemble/{{experiment}}.tsv"
+    conda:
+        "../envs/dgmbench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -26,4 +28,4 @@ rule assemble:
     message:
         "assemble {wildcards.experiment}"
     shell:
-        "dgmbench assemble {wildcards.experiment} {SELECTION} 2>&1 | tee -i {log}"
+        "dgmbench assemble {wildcards.experiment} 2>&1 | tee -i {log}"

@@ -8,6 +8,8 @@ rule evaluate:
         f"{LOGS}/evaluate/{{run}}-{{evaluation}}.log",
     benchmark:
         f"{LOGS}/benchmarks/evaluate/{{run}}-{{evaluation}}.tsv"
+    conda:
+        "../envs/dgmbench.yaml"
     threads: lambda w: BENCH.plan.threads[w.run]
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
@@ -19,5 +21,4 @@ rule evaluate:
     message:
         "evaluate {wildcards.run} by {wildcards.evaluation}"
     shell:
-        "dgmbench evaluate --evaluation {params.evaluation:q} --budget {BUDGET}"
-        " --threads {params.threads} 2>&1 | tee -i {log}"
+        "dgmbench evaluate --evaluation {params.evaluation:q} --threads {params.threads} 2>&1 | tee -i {log}"

@@ -5,6 +5,8 @@ rule fetch:
         f"{LOGS}/fetch/{{dataset}}.log",
     benchmark:
         f"{LOGS}/benchmarks/fetch/{{dataset}}.tsv"
+    conda:
+        "../envs/dgmbench.yaml"
     threads: 1
     resources:
         mem_mb=1000,

@@ -8,6 +8,8 @@ rule prepare:
         f"{LOGS}/prepare/{{key}}.log",
     benchmark:
         f"{LOGS}/benchmarks/prepare/{{key}}.tsv"
+    conda:
+        "../envs/dgmbench.yaml"
     threads: 1
     resources:
         mem_mb=2500,

@@ -14,6 +14,8 @@ rule report:
         f"{LOGS}/report.log",
     benchmark:
         f"{LOGS}/benchmarks/report.tsv"
+    conda:
+        "../envs/dgmbench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -25,4 +27,4 @@ rule report:
     message:
         "report on {BUDGET}"
     shell:
-        "dgmbench report {SELECTION} 2>&1 | tee -i {log}"
+        "dgmbench report 2>&1 | tee -i {log}"

@@ -10,6 +10,8 @@ rule train:
     benchmark:
         f"{LOGS}/benchmarks/train/{{run}}.tsv"
     retries: 1
+    conda:
+        "../envs/dgmbench.yaml"
     threads: lambda w: BENCH.plan.threads[w.run]
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
@@ -21,6 +23,4 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "dgmbench train --run {params.run:q} --budget {BUDGET}"
-        " --checkpoint-seconds {BENCH.params.checkpoint_seconds}"
-        " --threads {params.threads} 2>&1 | tee -i {log}"
+        "dgmbench train --run {params.run:q} --threads {params.threads} 2>&1 | tee -i {log}"

@@ -1,0 +1,47 @@
+"""What the Snakefile asks of the package, and the files beside it that must agree with others."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dgmbench import workflow
+from dgmbench.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """A workflow in a folder of its own, with the environment put back afterwards."""
+    for name in ("workflow", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workflow.os, "environ", {})
+    return lambda **config: workflow.Workflow({"budget": "smoke", **config})
+
+
+def test_jobs_learn_from_the_environment_what_was_asked(bench):
+    bench(seeds=2, experiments=["patch-likelihood"], mirror="/mirror", checkpoint_seconds=0)
+    told = {name: value for name, value in workflow.os.environ.items() if name.startswith("DGMBENCH_")}
+    assert told == {
+        "DGMBENCH_BUDGET": "smoke",
+        "DGMBENCH_SEEDS": "2",
+        "DGMBENCH_ONLY": "patch-likelihood",
+        "DGMBENCH_CHECKPOINT_SECONDS": "0.0",
+        "DGMBENCH_OFFLINE": "0",
+        "DGMBENCH_MIRROR": "/mirror",
+    }
+
+
+def test_nothing_starts_on_a_full_disk(bench, monkeypatch):
+    monkeypatch.setattr(workflow.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1e9}))
+    with pytest.raises(UserError, match=r"only 1\.0 GB of disk is free, and at least 2 GB"):
+        bench()
+
+
+def test_the_conda_environment_holds_the_versions_of_the_constraints():
+    lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
+    pinned = yaml.safe_load((ROOT / "workflow/envs/dgmbench.yaml").read_text())["dependencies"][-1]["pip"]
+    assert pinned
+    assert not [pin for pin in pinned if pin.lower() not in lines]
