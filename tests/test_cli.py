@@ -1,0 +1,95 @@
+"""The command line: verbs that say what they do, documents as arguments, and endings that a person can read."""
+
+import errno
+import json
+import signal
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from dgmbench import __version__, cli
+from dgmbench.errors import UserError
+from dgmbench.runs import Evaluation
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """What `main` prints and ends with where a verb raises an error."""
+    monkeypatch.setattr(sys, "argv", ["dgmbench"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def run(error: BaseException) -> tuple[int, str]:
+        def app() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", app)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_every_verb_says_what_it_does():
+    for command in cli.app.registered_commands:
+        assert command.callback.__doc__
+        assert command.rich_help_panel in (cli.STEPS, cli.PEOPLE)
+        name = command.name or command.callback.__name__
+        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+
+
+def test_version():
+    assert CliRunner().invoke(cli.app, ["--version"]).output == f"dgmbench {__version__}\n"
+
+
+def test_a_persons_mistake_is_its_sentence_and_status_2(ended):
+    assert ended(UserError("write this instead.")) == (2, "dgmbench: write this instead.\n")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_said_with_the_file(ended, code):
+    status, said = ended(OSError(code, "full", "results/x.json"))
+    assert status == 2
+    assert said.startswith("dgmbench: the disk is full while writing results/x.json")
+
+
+def test_an_interruption_says_that_nothing_is_lost(ended):
+    status, said = ended(SystemExit(cli.INTERRUPTED))
+    assert status == cli.INTERRUPTED
+    assert "start again to continue" in said
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def app() -> None:
+        raise PermissionError(errno.EACCES, "no", "x")
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(PermissionError):
+        cli.main()
+
+
+def test_a_document_is_json_in_place_or_a_file(tmp_path):
+    value = {"ridge": 1e-06, "name": "gmm", "seeds": [1, 2]}
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps({"name": "gmm"}))
+    # YAML would read the 1e-06 as a string.
+    assert cli._document(json.dumps(value), "--run") == value
+    assert cli._document(str(path), "--run") == {"name": "gmm"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "is not JSON"), ("missing.yaml", "there is no missing.yaml"), ("{}x", "is not JSON")]
+)
+def test_what_is_no_document_is_said(text, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        cli._document(text, "--run")
+
+
+def test_a_description_is_complete_or_refused_and_its_id_is_not_part_of_it():
+    values = {"run": "a", "estimator": "ais", "settings": {}, "code": "c"}
+    assert cli._as(Evaluation, {"id": "anything", **values}, "--evaluation") == Evaluation(**values)
+    with pytest.raises(UserError, match="does not describe one evaluation"):
+        cli._as(Evaluation, {"run": "a"}, "--evaluation")
