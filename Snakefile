@@ -1,6 +1,8 @@
 # One direction, files between rooms: fetch -> prepare -> train -> evaluate -> assemble -> report.
 # The plan (which runs, which evaluations, which cells) is made and checked by the package before the DAG is built.
 
+from pathlib import Path
+
 from snakemake.exceptions import WorkflowError
 
 from dgmbench.errors import UserError
@@ -71,7 +73,9 @@ rule runs:
 
 
 onsuccess:
-    print(f"\nReport: {RESULTS}/report/index.html\nLedger: {RESULTS}/ledger.csv")
+    page = Path(f"{RESULTS}/report/index.html")
+    if page.is_file():
+        print(f"\nReport: {page}\nLedger: {RESULTS}/ledger.csv")
 
 
 onerror:
