@@ -86,7 +86,7 @@ def _ais(panel: "Axes", cells: pd.DataFrame, exact: pd.DataFrame, data: FigureDa
 
 
 def _bound(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    panel.set_title("Bound and samples")
+    panel.set_title("Bound against samples")
     panel.set_xlabel("importance samples k [count]")
     panel.set_ylabel("importance-weighted bound [nats]")
     cells = cells[cells["metric"] == LOG_LIKELIHOOD]
@@ -135,12 +135,13 @@ def _parzen(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
     if cells["control"].any():
         panel.plot([], [], "D", markerfacecolor="white", markeredgecolor=INK, label="control")
     grid(panel, "both")
-    panel.legend(loc="center left", handletextpad=0.2)
+    panel.legend(loc="lower right", handletextpad=0.2)
 
 
 def _count_ticks(panel: "Axes", values: pd.Series) -> None:
     ticks = sorted(set(values))
-    panel.set_xticks(ticks, [f"{int(tick):,}" for tick in ticks])
+    # Thousands as k: neighbours such as 1,000 and 5,000 would run into each other.
+    panel.set_xticks(ticks, [f"{tick / 1000:g}k" if tick >= 1000 else f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
 
 

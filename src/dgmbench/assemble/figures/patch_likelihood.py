@@ -104,11 +104,11 @@ def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
 
 
 def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    """One dashed line for each published number, named at the right edge."""
+    """One dashed line for each published number, named above it at the left edge, where the curves are lowest."""
     known = cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])
     known = known.sort_values("published", ascending=False)
     for _, cell in known.iterrows():
-        panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)))
+        panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
     low, high = panel.get_ylim()
     spacing, above = 0.055 * (high - low), np.inf
     for _, cell in known.iterrows():
@@ -116,13 +116,13 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
         above = height
         differs = " (protocol differs)" if cell["verdict"] == PROTOCOL_DIFFERS else ""
         panel.annotate(
-            f"{data.labels.get(cell['row'], cell['row'])} {cell['published']:g}, published{differs}",
+            f"published {cell['published']:g}{differs}: {data.labels.get(cell['row'], cell['row']).split(',')[0]}",
             (0.02, height),
             xycoords=("axes fraction", "data"),
+            xytext=(0, 1.5),
+            textcoords="offset points",
             ha="left",
-            va="center",
+            va="bottom",
             fontsize=7,
             color=COLORS[1],
-            zorder=1.5,  # below the curves
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
