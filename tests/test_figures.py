@@ -89,8 +89,8 @@ def test_patch_figure_has_a_line_for_each_split_and_the_published_values(figure_
     assert len(styles) == 2
     assert {"Gaussian", "Independent Gaussians (control)"} <= labels.keys()
     assert {text.get_text() for text in panel.texts} == {
-        "Deep GMM 156.2, published",
-        "GMM, best 153.7, published",
+        "published 156.2: Deep GMM",
+        "published 153.7: GMM",
     }
     assert "[nats], exact" in panel.get_ylabel()
     assert "[count]" in panel.get_xlabel()

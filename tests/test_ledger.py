@@ -297,7 +297,7 @@ def test_provenance_finds_a_cell_by_row_or_label_and_names_the_nearest(assembled
         provenance.find(results, "demo", "estimators-check", "rbn", "exact")
     with pytest.raises(UserError, match="did you mean 'exact'"):
         provenance.find(results, "demo", "estimators-check", "rbm", "exat")
-    with pytest.raises(UserError, match="assembled: estimators-check"):
+    with pytest.raises(UserError, match="known: estimators-check"):
         provenance.find(results, "demo", "nothing", "rbm", "exact")
 
 

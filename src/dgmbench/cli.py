@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,10 +76,13 @@ def _document(text: str, flag: str) -> dict[str, Any]:
 
 def _as(kind: type, values: dict[str, Any], flag: str) -> Any:
     values = {name: value for name, value in values.items() if name != "id"}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{flag} does not describe one {kind.__name__.lower()}: {error}.") from None
+    known = {f.name: f.default is MISSING for f in fields(kind)}
+    lacking = [name for name, required in known.items() if required and name not in values]
+    unknown = [name for name in values if name not in known]
+    if lacking or unknown:
+        said = [f"{what} {', '.join(names)}" for what, names in (("it lacks", lacking), ("unknown", unknown)) if names]
+        raise UserError(f"{flag} does not describe one {kind.__name__.lower()}: {'; '.join(said)}.")
+    return kind(**values)
 
 
 @app.command(rich_help_panel=STEPS)
@@ -213,6 +217,8 @@ def assemble(
 
     params, experiments = _params(budget, seeds, only), load_experiments()
     known = [n for n, e in experiments.items() if params.budget in e.budgets]
+    if experiment is None and not everything:
+        raise UserError("name an experiment, or write --all: 'dgmbench list experiments' shows them.")
     names = [n for n in known if params.experiments == "all" or n in params.experiments] if everything else [experiment]
     for name in names:
         if name not in known:

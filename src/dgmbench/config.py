@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.base import Kind
@@ -50,6 +50,11 @@ class Params(Schema):
     checkpoint_seconds: float = Field(
         30.0, ge=0, description="Least time between two checkpoints of a training, in seconds."
     )
+
+    @field_validator("experiments", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value != "all" else value
 
 
 class PublishedCell(Schema):

@@ -68,7 +68,7 @@ def _datasets() -> Table:
     rows = []
     for name, entry in entries().items():
         about = describe(resolve(name, {}))
-        files = f"{len(entry.files)} files" if entry.files else "generated"
+        files = f"{len(entry.files)} file{'s' if len(entry.files) > 1 else ''}" if entry.files else "generated"
         rows.append((name, about.values, "x".join(map(str, about.shape)), files, entry.licence, entry.title))
     return table("Datasets", ("dataset", "values", "shape", "source", "licence", "what"), rows)
 
@@ -133,16 +133,19 @@ def show_plan(params: Params) -> None:
         total_seconds, peak, disk = total_seconds + seconds, max(peak, memory), disk + size
         what = "evaluate" if trained else "train"
         basis = "not known" if not known else "/".join(sorted({p.basis for p in known}))
-        cost = (duration(seconds), f"{memory:,.0f} MB", f"{size / 1e6:,.1f} MB") if known else ("?", "?", "?")
+        more = "at least " if len(known) < len(predictions) else ""
+        cost = (more + duration(seconds), f"{memory:,.0f} MB", f"{size / 1e6:,.1f} MB") if known else ("?", "?", "?")
         rows.append((run.id, run.model, run.dataset, run.seed, what, len(missing), *cost, basis))
     out = console()
     heading = ("run", "model", "dataset", "seed", "to do", "evaluations", "time", "memory", "disk", "predicted from")
     out.print(table(f"To do under the budget {params.budget}", heading, rows))
     done = len(plan.runs) - len(rows)
+    at_least = "at least " if unknown else ""
     print(
         f"{len(plan.experiments)} experiments, {len(plan.runs)} runs ({done} complete), {len(plan.evaluations)} "
-        f"evaluations. Predicted: {duration(total_seconds)} of one job after another, {peak:,.0f} MB for the "
-        f"largest, {disk / 1e6:,.1f} MB of disk; {unknown} jobs have no measurement to predict from."
+        f"evaluations. Predicted: {at_least}{duration(total_seconds)} of one job after another, "
+        f"{peak:,.0f} MB for the largest, {disk / 1e6:,.1f} MB of disk; "
+        f"{unknown} jobs have no measurement to predict from."
     )
 
 

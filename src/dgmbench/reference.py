@@ -119,6 +119,8 @@ def _reference() -> Iterator[str]:
     yield from _estimators()
     yield "\n## Datasets\n"
     yield from _datasets()
+    yield "\n## Loaders: `loader` and `options` of a dataset's entry\n"
+    yield from _loaders()
 
 
 def _models() -> Iterator[str]:
@@ -157,6 +159,16 @@ def _datasets() -> Iterator[str]:
         yield f"\n{about.values} values, shape {'x'.join(map(str, about.shape))}. Licence: {entry.licence}. "
         yield f"Source: {entry.citation}\n"
         yield from _fields(loader(entry.loader).Options, entry.options)
+
+
+def _loaders() -> Iterator[str]:
+    from dgmbench.data import datasets
+    from dgmbench.data.catalogue import loader
+
+    for module in sorted(path.stem for path in Path(datasets.__file__).parent.glob("[a-z]*.py")):
+        yield f"\n### {module}\n"
+        yield _summary(loader(module).__doc__) + "\n"
+        yield from _fields(loader(module).Options)
 
 
 def _summary(documentation: str | None) -> str:

@@ -92,8 +92,10 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
     path = folder / f"{experiment}.json"
     if not path.is_file():
         known = [p.stem for p in folder.glob("*.json")]
-        raise UserError(f"{path} is missing: assemble the experiment first, or choose another; assembled: "
-                        f"{', '.join(sorted(known)) or 'none'}.")  # fmt: skip
+        raise UserError(
+            f"no experiment '{experiment}' has been assembled under the budget '{budget}': "
+            f"{nearest(experiment, known)} ('dgmbench assemble {experiment}' assembles one that is planned.)"
+        )
     whole = read_json(path)
     cells = whole["cells"].values()
     rows = [cell for cell in cells if row in (cell["row"], cell["label"])]

@@ -73,8 +73,9 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """log Z and the mean log-likelihood.
 
-    Converged means: the effective sample size is at least max(10, 5 % of the chains), the two halves of the
-    chains agree within three combined standard errors, and the standard error of log Z is at most `tolerance`.
+    Converged means: the effective sample size is at least 5, half of the chains or 10 (whichever is less), and 5 % of
+    the chains; the two halves of the chains agree within three combined standard errors or within `tolerance`;
+    and the standard error of log Z is at most `tolerance`. The evidence names what fails.
     """
     path = model.annealed_path(data)
     log_weights = anneal(path, betas(settings), settings, bench)
@@ -125,7 +126,7 @@ def anneal(path: AnnealedPath, inverse_temperatures: np.ndarray, settings: Setti
 
 def summarise(
     log_z_base: float, log_weights: np.ndarray, tolerance: float
-) -> tuple[float, float, bool, dict[str, float | None]]:
+) -> tuple[float, float, bool, dict[str, float | str | None]]:
     """log Z, its standard error, whether it has converged, and the evidence.
 
     Standard error by the delta method, sd(w) / (mean(w) sqrt(n)); the jackknife stands beside it.
@@ -140,9 +141,15 @@ def summarise(
     share = np.exp(log_weights - log_weights.max())
     share /= share.sum()
     effective = 1.0 / float((share**2).sum())
-    # Weights that are all equal differ by rounding alone.
-    agree = abs(first - second) <= 3 * se_of_halves + 1e-9
-    converged = bool(effective >= max(10.0, 0.05 * n) and agree and se <= tolerance)
+    failing = [
+        reason
+        for reason, fails in (
+            ("effective sample size too small", effective < max(5.0, min(10.0, 0.5 * n), 0.05 * n)),
+            ("halves of the chains disagree", abs(first - second) > max(3 * se_of_halves, tolerance)),
+            ("standard error above tolerance", se > tolerance),
+        )
+        if fails
+    ]
     evidence = {
         "chains": n,
         "effective_sample_size": effective,
@@ -153,8 +160,9 @@ def summarise(
         "largest_weight_share": float(share.max()),
         "log_weight_variance": float(log_weights.var(ddof=1)),
         "tolerance": tolerance,
+        "not_converged_because": "; ".join(failing) or None,
     }
-    return log_z, se, converged, evidence
+    return log_z, se, not failing, evidence
 
 
 def _log_mean_exp(values: np.ndarray) -> float:
