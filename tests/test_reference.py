@@ -48,9 +48,9 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     ledger = tmp_path / "ledger.csv"
     ledger.write_text(
         "dataset,model,variant,metric,kind,unit,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
-        "published_spread,verdict\n"
-        "d,gaussian,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced\n"
-        "d,gmm,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published\n"
+        "published_spread,verdict,status\n"
+        "d,gaussian,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced,unconverged\n"
+        "d,gmm,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published,done\n"
     )
     monkeypatch.setattr(reference, "LEDGER", ledger)
     text = "before\n<!-- ledger:begin, written -->\nold\n<!-- ledger:end -->\nafter\n"
@@ -59,7 +59,7 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     assert page.endswith("<!-- ledger:end -->\nafter\n")
     assert "old" not in page
     assert (
-        "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) | 96.67 ± 0.25 | reproduced |"
+        "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) | 96.67 ± 0.25 | reproduced (unconverged) |"
         in page
     )
     assert "gmm" not in page

@@ -87,7 +87,8 @@ def _ledger_rows() -> Iterator[str]:
         published = f"{float(row['published']):.2f}" + (
             f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
         )
-        yield f"| {row['dataset']} | {model} | {what} | {obtained} | {published} | {row['verdict']} |"
+        verdict = row["verdict"] + ("" if row["status"] == "done" else f" ({row['status']})")
+        yield f"| {row['dataset']} | {model} | {what} | {obtained} | {published} | {verdict} |"
 
 
 def _default_params() -> str:
