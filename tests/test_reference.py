@@ -58,8 +58,6 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     assert page.startswith("before\n")
     assert page.endswith("<!-- ledger:end -->\nafter\n")
     assert "old" not in page
-    assert (
-        "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) | 96.67 ± 0.25 | reproduced (unconverged) |"
-        in page
-    )
+    assert "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) |" in page
+    assert "| 96.67 ± 0.25 | reproduced (unconverged) |" in page
     assert "gmm" not in page

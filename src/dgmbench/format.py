@@ -42,6 +42,8 @@ def duration(seconds: float | None) -> str:
     """`48 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds is None:
         return MISSING
+    if math.isinf(seconds):
+        return "unknown time"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

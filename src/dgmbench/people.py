@@ -110,9 +110,9 @@ def _verify(out: Console) -> None:
 
 def show_plan(params: Params) -> None:
     """Runs and evaluations to do, and what they will cost by what earlier ones measured."""
+    from dgmbench.format import duration
     from dgmbench.layout import Layout
     from dgmbench.predict import Costs
-    from dgmbench.progress import duration
     from dgmbench.runs import make_plan
 
     plan, layout = make_plan(params, load_experiments()), Layout(params.budget)

@@ -194,7 +194,7 @@ def _describe_measured(measured: dict[str, Any] | None) -> Iterator[str]:
     if not measured:
         return
     yield (
-        f"  measured         {duration(measured.get('seconds'))}, {measured.get('threads')} threads on "
+        f"  measured         {duration(measured.get('seconds'))}, {_threads(measured.get('threads'))} on "
         f"{measured.get('device')}, peak {measured.get('peak_memory_mb')} MB"
     )
     yield f"  commit           {measured.get('commit') or 'unknown'}"
@@ -213,3 +213,7 @@ def _describe_certificate(certificate: dict[str, Any] | None) -> list[str]:
 
 def _inline(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
+
+
+def _threads(count: int | None) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"

@@ -54,17 +54,19 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     k, size = settings.k, max(1, settings.rows_per_call // settings.k)
     fewer = {name: max(1, k // share) for name, share in (("half", 2), ("tenth", 10))}
-    columns: dict[str, list[Tensor]] = {name: [] for name in ("bound", "half", "tenth", "effective", "variance")}
+    # Filled in place: thousands of small tensors kept between large ones would fragment the memory into gigabytes.
+    columns = np.empty((5, len(x)))
     with bench.progress.task("importance samples", total=len(x), unit="example") as task:
-        for block in x.split(size):
-            log_weights = _log_weights(model, block, settings, bench.generator)
-            columns["bound"].append(log_mean_exp(log_weights))
-            for name, draws in fewer.items():
-                columns[name].append(bound_of_groups(log_weights, draws))
-            columns["effective"].append(effective_sample_size(log_weights))
-            columns["variance"].append(jackknife_variance(log_weights))
-            task.advance(len(block))
-    bound, half, tenth, effective, variance = (torch.cat(parts).cpu().numpy() for parts in columns.values())
+        for start in range(0, len(x), size):
+            log_weights = _log_weights(model, x[start : start + size], settings, bench.generator)
+            columns[:, start : start + size] = [
+                log_mean_exp(log_weights).cpu().numpy(),
+                *(bound_of_groups(log_weights, draws).cpu().numpy() for draws in fewer.values()),
+                effective_sample_size(log_weights).cpu().numpy(),
+                jackknife_variance(log_weights).cpu().numpy(),
+            ]
+            task.advance(min(size, len(x) - start))
+    bound, half, tenth, effective, variance = columns
     if not np.isfinite(bound).all():
         raise CannotBeDone("importance weights are not finite: the model gives some example no probability")
 
