@@ -12,8 +12,15 @@ CERTIFICATE = {"splits": {name: {"rows": 1000, "dimension": 10} for name in ("tr
 
 def run(components: int = 10, iterations: int = 100, **more) -> Run:
     spec = {"components": components, "iterations": iterations}
-    values = {"dataset": "d", "dataset_options": {}, "dataset_identity": "00000000", "seed": 0, "code": "c"}
-    return Run(**{"model": "gmm", "spec": spec, **values, **more})
+    values = {
+        "spec": spec,
+        "dataset": "d",
+        "dataset_options": {},
+        "dataset_identity": "00000000",
+        "seed": 0,
+        "code": "c",
+    }
+    return Run(**{"model": "gmm", **values, **more})
 
 
 @pytest.fixture
@@ -72,3 +79,20 @@ def test_a_damaged_manifest_does_not_stop_a_prediction(tree, tmp_path):
     broken.mkdir()
     (broken / "manifest.json").write_text("{")
     assert costs(tmp_path).of_run(run()) is not None
+
+
+def test_sizes_come_from_the_options_where_nothing_is_prepared(tree, tmp_path):
+    tree(run(), 30.0)
+    options = {"train": 2000, "validation": 100, "test": 100}
+    elsewhere = run(dataset="toys-rings", dataset_options=options)
+    assert costs(tmp_path).rows(vars(elsewhere)) == {**options, "dimension": 2}
+    assert costs(tmp_path).of_run(elsewhere).basis == "same model, scaled"
+    unknown = run(dataset="mnist-static", dataset_identity="11111111")
+    assert costs(tmp_path).rows(vars(unknown)) is None
+    assert costs(tmp_path).of_run(unknown) is None, "unscaled, a job on other data would mislead"
+
+
+def test_runs_of_models_or_specs_that_are_gone_are_left_out(tree, tmp_path):
+    tree(run(model="gone"), 30.0)
+    tree(run(spec={"no_longer": 1}), 30.0)
+    assert not costs(tmp_path).measurements

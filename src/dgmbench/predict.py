@@ -12,12 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from dgmbench.data import catalogue
+from dgmbench.errors import UserError
 from dgmbench.estimators.registry import estimator
 from dgmbench.files import canonical_json
 from dgmbench.models.registry import model_class
 from dgmbench.runs import Evaluation, Run
 
 START_SECONDS = 2.0  # an interpreter and its libraries, before any work
+SPLITS = ("train", "validation", "test")
+OTHER_DATA = ("same model", "same estimator")
 LEAST_RATE = 5e9  # multiplications per second that one core does in any job large enough to matter
 
 
@@ -57,6 +63,8 @@ class Costs:
             if manifest is None or manifest.get("status") != "done":
                 continue
             run = manifest["run"]
+            if not _still_known(run):
+                continue
             costs._add(_run_keys(run), manifest, costs._run_work(run))
             for path in folder.glob("*.json"):
                 result = _read(path)
@@ -102,6 +110,8 @@ class Costs:
                 continue
             # The job nearest in work; a much smaller one is all overhead, and says nothing about the rate.
             nearest = min(found, key=lambda m: _distance(work, m.work))
+            if not (work and nearest.work) and basis in OTHER_DATA:
+                return None  # a job on other data says nothing unless both sizes are known
             if not work or not nearest.work or 0.5 < work / nearest.work < 2:
                 return Cost(nearest.seconds + START_SECONDS, nearest.memory_mb, nearest.bytes, basis)
             rate = max(nearest.work / max(nearest.seconds, 1e-3), LEAST_RATE)
@@ -119,7 +129,11 @@ def split_rows(run: dict[str, Any], results: Path, prepared: Path) -> dict[str, 
             return {name: facts["rows"] for name, facts in splits.items()} | {
                 "dimension": next(iter(splits.values()))["dimension"]
             }
-    return None
+    options = run["dataset_options"]
+    if run["dataset"] not in catalogue.entries() or not all(isinstance(options.get(split), int) for split in SPLITS):
+        return None
+    shape = catalogue.describe(catalogue.resolve(run["dataset"], options)).shape
+    return {split: options[split] for split in SPLITS} | {"dimension": math.prod(shape)}
 
 
 def _distance(work: float | None, measured: float | None) -> float:
@@ -143,6 +157,15 @@ def _evaluation_keys(evaluation: dict[str, Any], run: dict[str, Any]) -> list[tu
         (f"evaluate {what} {run['model']}", "same model"),
         (f"evaluate {what}", "same estimator"),
     ]
+
+
+def _still_known(run: dict[str, Any]) -> bool:
+    """Whether this version's code can read the spec of an older run: its work is counted by that code."""
+    try:
+        model_class(run["model"]).Spec.model_validate(run["spec"])
+    except (UserError, ValidationError):
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Any] | None:
