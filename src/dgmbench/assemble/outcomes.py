@@ -141,9 +141,19 @@ class Combined:
         else:
             parts += [f"seed {seed} {o.status}: {o.reason}" for seed, o in missing]
         if self.converged is False:
-            seeds = [str(seed) for seed, o in enumerate(self.outcomes) if o.number.get("converged") is False]
+            seeds = [
+                f"{seed}{_because(o.number)}"
+                for seed, o in enumerate(self.outcomes)
+                if o.number.get("converged") is False
+            ]
             parts.append(f"the estimator has not converged (seed {', '.join(seeds)})")
         return "; ".join(parts)
+
+
+def _because(number: dict[str, Any]) -> str:
+    """`: standard error above tolerance`, where the estimator's evidence says which of its tests failed."""
+    reason = (number.get("evidence") or {}).get("not_converged_because")
+    return f": {reason}" if reason else ""
 
 
 def _mean(values: list[float]) -> float | None:
