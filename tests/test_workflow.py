@@ -34,6 +34,13 @@ def test_jobs_learn_from_the_environment_what_was_asked(bench):
     }
 
 
+def test_jobs_take_nothing_from_the_shell_that_the_plan_was_made_without(bench):
+    workflow.os.environ.update({"DGMBENCH_SEEDS": "7", "DGMBENCH_ONLY": "x", "DGMBENCH_OFFLINE": "1"})
+    bench()
+    assert not {"DGMBENCH_SEEDS", "DGMBENCH_ONLY"} & workflow.os.environ.keys()
+    assert workflow.os.environ["DGMBENCH_OFFLINE"] == "1", "offline is asked for by the environment too"
+
+
 def test_nothing_starts_on_a_full_disk(bench, monkeypatch):
     monkeypatch.setattr(workflow.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1e9}))
     with pytest.raises(UserError, match=r"only 1\.0 GB of disk is free, and at least 2 GB"):

@@ -17,6 +17,7 @@ from dgmbench.estimators.base import Kind
 Budget = Literal["smoke", "demo", "laptop", "paper"]
 BUDGETS: tuple[str, ...] = get_args(Budget)
 MIRROR_VARIABLE = "DGMBENCH_MIRROR"
+OFFLINE_VARIABLE = "DGMBENCH_OFFLINE"
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
@@ -208,13 +209,15 @@ def _check_names(used: Any, known: dict[str, Any], where: str) -> None:
 
 
 def load_params(values: dict[str, Any] | None = None, path: Path = Path("params.yaml")) -> Params:
-    """Params from `values` (Snakemake's config) or from params.yaml, with the mirror from the environment."""
+    """Params from `values` (Snakemake's config) or from params.yaml, with mirror and offline from the environment."""
     if values is None:
         values = read_mapping(path) if path.is_file() else {}
     given = {name: value for name, value in values.items() if value is not None or name not in Params.model_fields}
     params = checked(Params, given, str(path))
     if params.mirror is None and os.environ.get(MIRROR_VARIABLE):
         params = params.model_copy(update={"mirror": os.environ[MIRROR_VARIABLE]})
+    if os.environ.get(OFFLINE_VARIABLE, "").lower() in ("1", "true", "yes", "on"):
+        params = params.model_copy(update={"offline": True})
     return params
 
 

@@ -9,7 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import MIRROR_VARIABLE, Experiment, Params, experiment_path, load_experiments, load_params
+from dgmbench.config import (
+    MIRROR_VARIABLE,
+    OFFLINE_VARIABLE,
+    Experiment,
+    Params,
+    experiment_path,
+    load_experiments,
+    load_params,
+)
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError
 from dgmbench.files import sha256_file, short_hash
@@ -36,23 +44,26 @@ class Workflow:
         self.layout = Layout(self.params.budget)
         check_format(self.layout.results)
         check_free_disk()
-        os.environ.update(self.environment())
+        for name, value in self.environment().items():
+            if value is None:
+                os.environ.pop(name, None)  # the jobs must not take from the shell what the plan was made without
+            else:
+                os.environ[name] = str(value)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """How each job's command line learns what was asked of Snakemake, without being a parameter of its rule.
 
         A parameter that changes asks for the job again; none of these changes what a finished job wrote.
         """
         params = self.params
-        named = {
+        return {
             "DGMBENCH_BUDGET": params.budget,
             "DGMBENCH_SEEDS": params.seeds,
             "DGMBENCH_ONLY": None if params.experiments == "all" else " ".join(params.experiments),
             "DGMBENCH_CHECKPOINT_SECONDS": params.checkpoint_seconds,
-            "DGMBENCH_OFFLINE": int(params.offline),
+            OFFLINE_VARIABLE: int(params.offline),
             MIRROR_VARIABLE: params.mirror,
         }
-        return {name: str(value) for name, value in named.items() if value is not None}
 
     def raw_manifests(self, key: str) -> list[str]:
         """What a dataset is prepared from."""
