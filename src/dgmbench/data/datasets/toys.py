@@ -2,12 +2,15 @@
 
     two-moons        half circles (cos t, sin t) and (1 - cos t, 1/2 - sin t), t uniform on [0, pi)
     moon-circle      a half circle of radius 2 around a full circle of radius 1/2 at (0, 1/2)
-    rings            circles of radius 1 and 2 about the origin
+    two-circles      circles of radius 1 and 2 about the origin, uniform along their length: one point in three inside
+    rings            the same two circles with equally many points
     eight-gaussians  eight centres on the circle of radius 2
     checkerboard     uniform on the squares of [-2, 2]^2 where floor(x) + floor(y) is even
 
 each point moved by N(0, noise^2 I); the label is the component (the column, for the checkerboard). The first
-three are the clustering toys (two-moon, moon-circle, two-circle) of "Generative Mixture of Networks", section 4.1.1.
+three are the clustering toys (two-moon, moon-circle, two-circle) of E. Banijamali, A. Ghodsi and P. Poupart,
+"Generative Mixture of Networks", section 4.1.1, with 4,000, 4,000 and 4,500 points. The paper gives no radii, noise
+or proportions: those here are choices.
 """
 
 from pathlib import Path
@@ -20,7 +23,7 @@ from pydantic import Field
 from dgmbench.data.draws import below, normal, stream, uniform
 from dgmbench.data.loading import SPLITS, Description, LoaderOptions, Writer
 
-Shape = Literal["two-moons", "moon-circle", "rings", "eight-gaussians", "checkerboard"]
+Shape = Literal["two-moons", "moon-circle", "two-circles", "rings", "eight-gaussians", "checkerboard"]
 
 
 class Options(LoaderOptions):
@@ -47,8 +50,10 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
 
 def _points(shape: Shape, n: int, bits: PCG64) -> tuple[np.ndarray, np.ndarray]:
     """Noiseless points (n, 2) and their components (n,)."""
-    components = {"eight-gaussians": 8, "checkerboard": 4}.get(shape, 2)
+    components = {"eight-gaussians": 8, "checkerboard": 4, "two-circles": 3}.get(shape, 2)
     label = below(bits, components, n)
+    if shape == "two-circles":
+        label = np.minimum(label, 1)  # two thirds of the points on the longer circle
     u = uniform(bits, n)
     if shape == "checkerboard":
         row = 2 * below(bits, 2, n) + label % 2
