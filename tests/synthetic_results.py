@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from dgmbench import files, runs
 from dgmbench.assemble import entries as entries_module
 from dgmbench.config import Experiment, Params
+from dgmbench.data.catalogue import Entry
 from dgmbench.estimators.base import Metric
 
 BUDGET = "demo"
@@ -145,6 +146,7 @@ SPLITS = ("train", "validation", "test")
 
 class Anything(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
+    split: str = "test"
 
 
 class StandIn:
@@ -152,10 +154,15 @@ class StandIn:
     accepts = frozenset({"binary", "real"})
 
 
+def entry(name: str) -> Entry:
+    words = {key: f"the {key} of {name}" for key in ("title", "description", "licence", "citation")}
+    return Entry(name=name, version="1", homepage="https://example.org", loader="toys", **words)
+
+
 def stand_ins(monkeypatch) -> None:
     """Replace the registries of models, datasets and estimators, so that plans need none of them."""
     fake = {name: SimpleNamespace(METRICS=m, Settings=Anything, REQUIRES=object) for name, m in METRICS.items()}
-    shapes = {"digits": (8, 8), "patches": (63,)}
+    shapes = {"digits": (8, 8), "patches": (63,), "unused": (2,)}
     ref = runs.catalogue.DatasetRef
     monkeypatch.setattr(runs, "model_class", lambda name: StandIn)
     monkeypatch.setattr(runs, "model_module", lambda name: name)
@@ -166,6 +173,10 @@ def stand_ins(monkeypatch) -> None:
     monkeypatch.setattr(runs.catalogue, "resolve", lambda name, options=None: ref(name, options or {}, "1dent"))
     describe = lambda ref: SimpleNamespace(values="binary", shape=shapes[ref.name])  # noqa: E731
     monkeypatch.setattr(runs.catalogue, "describe", describe)
+    monkeypatch.setattr(runs.catalogue, "splits", lambda ref: SPLITS)
+    known = {name: entry(name) for name in shapes}
+    monkeypatch.setattr(runs.catalogue, "entries", lambda: known)
+    monkeypatch.setattr(runs.catalogue, "entry", known.__getitem__)
 
 
 def experiments() -> dict[str, Experiment]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dgmbench import people
+from dgmbench import people, starting
 from dgmbench.config import Params
 from dgmbench.errors import UserError
 
@@ -53,7 +53,7 @@ def test_plan_counts_runs_and_says_what_it_cannot_predict(capsys, monkeypatch, t
 @pytest.mark.parametrize("name", ["9lives", "My-Model", "class", "rbm"])
 def test_new_model_refuses_a_name_that_cannot_be(name):
     with pytest.raises(UserError, match=r"choose another name|cannot name a model"):
-        people.new_model(name, "mine")
+        starting.new_model(name, "mine")
 
 
 def test_new_model_passes_the_contract_tests(tmp_path):

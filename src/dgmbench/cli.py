@@ -41,9 +41,13 @@ OnlyFlag = Annotated[
     typer.Option(envvar="DGMBENCH_ONLY", help="An experiment to include; may be repeated. All if left out."),
 ]
 ThreadsFlag = Annotated[int, typer.Option(min=1, help="Processor threads; the bits of a result depend on them.")]
+# Its variable is read by `_mirrors`: a list's entries would be cut at their blanks here.
 MirrorFlag = Annotated[
-    str | None,
-    typer.Option(envvar="DGMBENCH_MIRROR", help="Folder or base URL asked first; params.yaml's where left out."),
+    list[str] | None,
+    typer.Option(
+        help="Folder or base URL asked first; may be repeated, the best first. Where left out: the environment "
+        "variable DGMBENCH_MIRROR, with commas between several, or params.yaml's."
+    ),
 ]
 OfflineFlag = Annotated[bool, typer.Option(envvar="DGMBENCH_OFFLINE", help="Never use the network.")]
 
@@ -91,30 +95,40 @@ def fetch(
     everything: Annotated[bool, typer.Option("--all", help="Every dataset of the catalogue.")] = False,
     mirror: MirrorFlag = None,
     offline: OfflineFlag = False,
+    jobs: Annotated[int, typer.Option(min=1, max=32, help="Files that are fetched at the same time.")] = 4,
 ) -> None:
-    """Fetch the raw files of datasets into data/raw and verify them by sha256."""
-    from dgmbench.data.catalogue import entries, entry
-    from dgmbench.data.fetch import fetch as fetch_dataset
-    from dgmbench.progress import ConsoleProgress
+    """Fetch the raw files of datasets into data/raw and verify them by sha256; what was interrupted is continued."""
+    from dgmbench import people
+    from dgmbench.data.catalogue import entries
+    from dgmbench.data.fetch import fetch_all
+    from dgmbench.fetching import console_display, table
 
-    mirror = mirror or _params().mirror
-    failures = []
-    for name in _named(names, everything, list(entries())):
-        if not entry(name).files:
-            print(f"{name}: generated, nothing to fetch")
-            continue
-        try:
-            folder = fetch_dataset(
-                name, Path("data/raw"), mirror=mirror, offline=offline, progress=ConsoleProgress(name)
-            )
-            print(f"{name}: verified in {folder}")
-        except UserError as error:
-            if not everything:
-                raise
-            failures.append(str(error))
-            print(f"{name}: {error}", file=sys.stderr)
-    if failures:
-        raise UserError(f"{len(failures)} datasets could not be fetched; the reasons stand above.")
+    results = fetch_all(
+        _named(names, everything, list(entries())),
+        Path("data/raw"),
+        mirror=_mirrors(mirror),
+        offline=offline or _params().offline,
+        jobs=jobs,
+        display=console_display(),
+    )
+    failures = [result for result in results if result.error is not None]
+    if everything or len(results) > 1:
+        people.console().print(table(results))
+        if failures:
+            reasons = "".join(f"\n  {result.name}: {result.error}" for result in failures)
+            raise UserError(f"{len(failures)} of {len(results)} datasets could not be fetched:{reasons}")
+    elif failures:
+        raise UserError(failures[0].error)
+    else:
+        name, rows, folder = results[0].name, results[0].rows, results[0].folder
+        print(f"{name}: verified in {folder}" if rows else f"{name}: generated, nothing to fetch")
+
+
+def _mirrors(given: list[str] | None) -> tuple[str, ...]:
+    """The command line's mirrors, or the environment's, or params.yaml's."""
+    from dgmbench.config import MIRROR_VARIABLE, mirror_list
+
+    return mirror_list(given) or mirror_list(os.environ.get(MIRROR_VARIABLE)) or _params().mirrors
 
 
 def _named(names: list[str] | None, everything: bool, known: list[str]) -> list[str]:
@@ -130,23 +144,39 @@ def prepare(
     names: Annotated[list[str] | None, typer.Argument(help="Datasets (`dgmbench list datasets`).")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every dataset that was fetched, by its defaults.")] = False,
     options: Annotated[str, typer.Option(help="JSON of options that differ from the entry's.")] = "{}",
-    show: Annotated[Path | None, typer.Option(help="Where to put a copy of the split certificate.")] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Where to put a copy of the split certificate, and its picture as .png.")
+    ] = None,
 ) -> None:
     """Turn raw files into splits with a certificate, in data/prepared; deterministic to the byte."""
-    from dgmbench.data.catalogue import entries, entry, resolve
+    from dgmbench.data.catalogue import entries, resolve
     from dgmbench.data.prepare import prepare as prepare_dataset
-    from dgmbench.files import write_bytes
     from dgmbench.progress import ConsoleProgress
+    from dgmbench.report import cards
 
+    raw, prepared = Path("data/raw"), Path("data/prepared")
+    if everything:
+        _prepare_all(list(entries()), raw, prepared)
+        return
     for name in _named(names, everything, list(entries())):
-        if everything and entry(name).files and not Path("data/raw", name, "manifest.json").is_file():
-            print(f"{name}: not fetched, left out (dgmbench fetch {name})")
-            continue
         ref = resolve(name, _document(options, "--options"))
-        folder = prepare_dataset(ref, Path("data/raw"), Path("data/prepared"), ConsoleProgress(name))
+        folder = prepare_dataset(ref, raw, prepared, ConsoleProgress(name))
         if show is not None:
-            write_bytes(show, (folder / "certificate.json").read_bytes())
+            cards.write_card(folder, show)
+        elif ref == resolve(name):
+            cards.write_card(folder, cards.FOLDER / f"{name}.json")
         print(f"{name}: prepared in {folder}")
+
+
+def _prepare_all(names: list[str], raw: Path, prepared: Path) -> None:
+    from dgmbench import people, preparation
+    from dgmbench.report.cards import FOLDER
+
+    results = preparation.prepare_all(names, raw, prepared, FOLDER)
+    preparation.write_benchmark(FOLDER / "preparation.csv", results)
+    people.console().print(preparation.table(results))
+    if failed := [r.dataset for r in results if r.status == preparation.FAILED]:
+        raise UserError(f"{', '.join(failed)} could not be prepared; the reasons stand above.")
 
 
 @app.command(rich_help_panel=STEPS)
@@ -287,14 +317,29 @@ def why(
 
 @app.command(rich_help_panel=PEOPLE)
 def new(
-    what: Annotated[Literal["model"], typer.Argument(help="What to make.")],
-    name: Annotated[str, typer.Argument(help="Its name: lower case, digits and underscores.")],
-    family: Annotated[str, typer.Option(help="Folder of models/ to put it in.")] = "mine",
+    what: Annotated[Literal["model", "dataset", "experiment"], typer.Argument(help="What to make.")],
+    name: Annotated[str, typer.Argument(help="Its name: lower case and digits; a model's with _, others with -.")],
+    family: Annotated[str, typer.Option(help="model: folder of models/ to put it in.")] = "mine",
+    path: Annotated[
+        Path | None, typer.Option(help="dataset: your folder or archive of images, or .npy, .npz, .csv, .parquet file.")
+    ] = None,
+    options: Annotated[str, typer.Option(help="dataset: JSON of options of its loader.")] = "{}",
+    dataset: Annotated[str | None, typer.Option(help="experiment: the dataset to try every model on.")] = None,
 ) -> None:
-    """Write the skeleton of a model: one file that works, passes the contract tests and waits for your equation."""
-    from dgmbench import people
+    """Write one file that works as it is: a model's skeleton, the entry of a dataset of your own, or an experiment
+    that tries every model that a dataset allows."""
+    from dgmbench import starting
 
-    people.new_model(name, family)
+    if what == "model":
+        starting.new_model(name, family)
+    elif what == "dataset":
+        if path is None:
+            raise UserError("a dataset needs --path: the folder of images or the file that holds it.")
+        starting.new_dataset(name, path, _document(options, "--options"))
+    else:
+        if dataset is None:
+            raise UserError("an experiment needs --dataset: the name of one (`dgmbench list datasets`).")
+        starting.new_experiment(name, dataset)
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -64,7 +64,7 @@ def evaluate(evaluation: Evaluation, layout: Layout, *, threads: int, progress: 
         work = Workbench(generator_for(device_of(manifest), "evaluate", evaluation.id), progress)
         estimates = _estimate(module, model, data, settings, work, result)
         if estimates is not None:
-            split = data.splits[settings.split]
+            split = data.splits[settings.split] if module.METRICS else None  # pictures are of no split
             result["numbers"] = [_number(module, e, split) for e in estimates.numbers]
             result["files"] = _write_arrays(estimates, split, evaluation, layout)
     result["measured"] = machine.measured(time.monotonic() - started, device_of(manifest), threads)
@@ -142,7 +142,7 @@ def _spoken(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_arrays(estimates: Estimates, split: Split, evaluation: Evaluation, layout: Layout) -> dict[str, Any]:
+def _write_arrays(estimates: Estimates, split: Split | None, evaluation: Evaluation, layout: Layout) -> dict[str, Any]:
     written: dict[str, Any] = {}
     columns = {e.metric: e.per_example for e in estimates.numbers if e.per_example is not None}
     if columns:

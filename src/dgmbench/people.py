@@ -1,7 +1,5 @@
-"""What people look at on a terminal: lists, the plan with its predicted cost, and a new model's skeleton."""
+"""What people look at on a terminal: lists, and the plan with its predicted cost."""
 
-import keyword
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,6 @@ from rich.table import Table
 
 from dgmbench.config import Params, load_experiments
 from dgmbench.errors import UserError
-
-FAMILIES_ROOT = Path(__file__).parent / "models"
-TEMPLATE = Path(__file__).parent / "templates" / "model.py.txt"
 
 
 def console() -> Console:
@@ -92,20 +87,43 @@ def _experiments() -> Table:
 
 
 def _verify(out: Console) -> None:
-    from dgmbench.data.certificate import verify
+    from dgmbench.data.certificate import read_certificate, verify
     from dgmbench.progress import ConsoleProgress
 
     folders = sorted(path.parent for path in Path("data/prepared").glob("*/certificate.json"))
-    problems = {}
+    rows, broken = [], []
     with ConsoleProgress().task("verify datasets", total=len(folders), unit="dataset") as task:
         for folder in folders:
-            problems[folder.name] = verify(folder)
+            problems = verify(folder)
+            rows.append((folder.name, *_facts(read_certificate(folder)), "; ".join(problems) or "ok"))
+            broken += [folder.name] if problems else []
             task.advance()
-    rows = [(name, "ok" if not found else "; ".join(found)) for name, found in problems.items()]
-    out.print(table("Prepared datasets", ("dataset", "certificate"), rows))
-    broken = [name for name, found in problems.items() if found]
+    heading = ("prepared", "train", "validation", "test", "values", "mean", "range", "drawn anew", "rows shared")
+    out.print(table("Prepared datasets, each certificate recomputed from the arrays", (*heading, "certificate"), rows))
+    prepared = {folder.name.rpartition("-")[0] for folder in folders}
+    from dgmbench.data.catalogue import entries
+
+    if absent := [name for name in entries() if name not in prepared]:
+        print(f"Not prepared here: {', '.join(absent)} (dgmbench fetch --all && dgmbench prepare --all).")
     if broken:
         raise UserError(f"{', '.join(broken)}: remove the folder under data/prepared and prepare it again.")
+
+
+def _facts(certificate: dict[str, Any]) -> tuple[str, ...]:
+    splits = certificate["splits"]
+    sizes = (f"{splits[name]['rows']:,}" if name in splits else "" for name in ("train", "validation", "test"))
+    first = next(splits[name] for name in ("train", "validation", "test") if name in splits)
+    shape = "x".join(map(str, certificate["shape"]))
+    shared = sum(certificate["shared_rows"].values())
+    known = "known" if "duplicates" in certificate["notes"] else "not explained"
+    return (
+        *sizes,
+        f"{certificate['values']} {shape} {first['dtype'].lstrip('<|')}",
+        f"{first['mean']:.5f}",
+        f"{first['min']:.4g} to {first['max']:.4g}",
+        ", ".join(certificate["binarize"]) or "",
+        f"{shared:,} ({known})" if shared else "0",
+    )
 
 
 def show_plan(params: Params) -> None:
@@ -146,28 +164,4 @@ def show_plan(params: Params) -> None:
         f"evaluations. Predicted: {at_least}{duration(total_seconds)} of one job after another, "
         f"{peak:,.0f} MB for the largest, {disk / 1e6:,.1f} MB of disk; "
         f"{unknown} jobs have no measurement to predict from."
-    )
-
-
-def new_model(name: str, family: str) -> None:
-    """Write models/<family>/<name>.py from the template.
-
-    Raises:
-        UserError: the name cannot be a module, or is taken.
-    """
-    from dgmbench.models.registry import model_modules
-
-    for word, what in ((name, "model"), (family, "family")):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", word) or keyword.iskeyword(word):
-            raise UserError(f"'{word}' cannot name a {what}: write lower case letters, digits and underscores.")
-    if name in model_modules():
-        raise UserError(f"there is a model '{name}' already, {model_modules()[name]}: choose another name.")
-    folder = FAMILIES_ROOT / family
-    folder.mkdir(exist_ok=True)
-    (folder / "__init__.py").touch()
-    path = folder / f"{name}.py"
-    path.write_text(TEMPLATE.read_text().replace("{{name}}", name))
-    print(
-        f"{path}: a working model. Write your equation, your Spec and your fit; 'pytest tests/contract' finds it by "
-        f"itself, and a row with 'model: {name}' in an experiment's file puts it into a table."
     )

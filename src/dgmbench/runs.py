@@ -189,6 +189,7 @@ def _plan_row(
             f"{where}: model '{row.model}' is defined on {' or '.join(sorted(model.accepts))} values, and dataset "
             f"'{ref.name}' holds {values} ones; choose another dataset or model."
         )
+    _require_split(ref, "train", where)
     code = code_fingerprint(model_module(row.model))
     # A row's own count wins over the budget's: closed forms and controls need no second seed.
     count = change.seeds or row.seeds or params.seeds or budget.seeds
@@ -210,6 +211,8 @@ def _plan_row(
             evaluations = _evaluations(evaluation_plan, {**fixed, **settings}, runs, model, f"{where}, {column}")
             plan.evaluations.update({e.id: e for e in evaluations})
             declared = estimator(evaluation_plan.estimator).METRICS
+            for split in {e.settings["split"] for e in evaluations if declared}:
+                _require_split(ref, split, f"{where}, {column}")
             metrics = list(declared) if evaluation_plan.metrics is None else evaluation_plan.metrics
             for metric in metrics or [PICTURE]:
                 if metric not in declared and metric != PICTURE:
@@ -234,6 +237,15 @@ def _plan_row(
                         protocol=planned.protocol,
                     )
                 )
+
+
+def _require_split(ref: catalogue.DatasetRef, split: str, where: str) -> None:
+    has = catalogue.splits(ref)
+    if split not in has:
+        raise UserError(
+            f"{where}: dataset '{ref.name}' has no {split} split with these options, only {', '.join(has)}; choose "
+            "another dataset, or options that give it one."
+        )
 
 
 def _evaluations(

@@ -4,6 +4,7 @@ rule prepare:
     output:
         certificate="data/prepared/{key}/certificate.json",
         shown=f"{RESULTS}/datasets/{{key}}.json",
+        picture=f"{RESULTS}/datasets/{{key}}.png",
     log:
         f"{LOGS}/prepare/{{key}}.log",
     benchmark:

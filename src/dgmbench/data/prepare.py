@@ -1,25 +1,36 @@
 """Prepare a dataset: raw files -> splits with a certificate, whole or not at all, and open what was prepared."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import struct
 import tempfile
+import tokenize
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dgmbench.data import certificate
-from dgmbench.data.catalogue import DatasetRef, Entry, describe, entry, loader
+from dgmbench.data.catalogue import DatasetRef, Entry, describe, entry, loader, splits
 from dgmbench.data.fetch import MANIFEST, measure
 from dgmbench.data.loading import SPLITS, Writer
 from dgmbench.data.room import room
-from dgmbench.errors import UserError
+from dgmbench.errors import CannotBeDone, UserError
 from dgmbench.files import write_json
 from dgmbench.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     from dgmbench.data.prepared import Dataset
+
+# What reading damaged or foreign bytes raises; anything else is a mistake of ours and shows as one.
+_UNREADABLE = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, TypeError, ValueError),
+    *(struct.error, tokenize.TokenError, zlib.error),
+)
 
 
 def prepare(ref: DatasetRef, raw: Path, destination: Path, progress: Progress | None = None) -> Path:
@@ -43,7 +54,9 @@ def prepare(ref: DatasetRef, raw: Path, destination: Path, progress: Progress | 
     try:
         directory.mkdir()
         with room(destination, lambda: writer.bytes):
-            module.prepare(files, module.Options(**ref.options), writer)
+            with reading(files):
+                module.prepare(files, module.Options(**ref.options), writer)
+            _require_splits(directory, splits(ref), ref)
             about = {
                 "version": found.version,
                 "licence": found.licence,
@@ -51,12 +64,31 @@ def prepare(ref: DatasetRef, raw: Path, destination: Path, progress: Progress | 
                 "notes": writer.notes,
                 "raw": {file.name: file.identity for file in found.files},
             }
-            write_json(directory / certificate.FILE, certificate.build(directory, ref, description, about=about))
+            with reading(files):
+                told = certificate.build(directory, ref, description, about=about)
+            write_json(directory / certificate.FILE, told)
         _sync(directory)
         _replace(directory, final)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return final
+
+
+@contextlib.contextmanager
+def reading(files: Iterable[str]) -> Iterator[None]:
+    """Whatever the content of a dataset's files makes a loader raise becomes one sentence that names them."""
+    names = list(files)
+    try:
+        yield
+    except UserError as error:
+        if not names or any(name in str(error) for name in names):
+            raise
+        raise UserError(f"{', '.join(names)}: {error}") from error
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{', '.join(names)}: not in the format of the dataset's loader, or damaged "
+            f"({type(error).__name__}: {' '.join(str(error).split())})."
+        ) from error
 
 
 def open_dataset(directory: Path) -> "Dataset":
@@ -69,7 +101,7 @@ def open_dataset(directory: Path) -> "Dataset":
 
     directory = Path(directory)
     told = certificate.read_certificate(directory)
-    splits = {}
+    splits = _Splits(told["name"])
     for split in (split for split in SPLITS if split in told["splits"]):
         facts = told["splits"][split]
         x = certificate.load(directory / f"{split}.npy")
@@ -87,6 +119,20 @@ def open_dataset(directory: Path) -> "Dataset":
     return Dataset(told["name"], told["identity"], told["values"], tuple(told["shape"]), splits, told)
 
 
+class _Splits(dict):
+    """Splits by name; one that the dataset does not have is refused in a sentence that becomes a run's reason."""
+
+    def __init__(self, dataset: str):
+        super().__init__()
+        self.dataset = dataset
+
+    def __missing__(self, split: str):
+        raise CannotBeDone(
+            f"dataset '{self.dataset}' has no {split} split with these options, only {', '.join(self)}: give it one "
+            f"(option `{split}`, where its loader has it) or choose another dataset."
+        )
+
+
 def _column(directory: Path, split: str, suffix: str, facts: dict) -> np.ndarray | None:
     if suffix not in facts:
         return None
@@ -94,6 +140,12 @@ def _column(directory: Path, split: str, suffix: str, facts: dict) -> np.ndarray
     if column.shape != (facts["rows"],):
         raise UserError(f"{directory}: {split}_{suffix}.npy has {column.shape} values for {facts['rows']} rows.")
     return column
+
+
+def _require_splits(directory: Path, declared: tuple[str, ...], ref: DatasetRef) -> None:
+    written = tuple(split for split in SPLITS if (directory / f"{split}.npy").is_file())
+    if written != declared:
+        raise RuntimeError(f"the loader of '{ref.name}' declares the splits {declared} and wrote {written}")
 
 
 def _raw_files(found: Entry, folder: Path) -> dict[str, Path]:

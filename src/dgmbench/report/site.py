@@ -17,6 +17,8 @@ from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, write_text
 from dgmbench.format import duration, names, number, spread
+from dgmbench.report.cards import cards
+from dgmbench.runs import make_plan
 
 FOLDER = Path(__file__).parent
 FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}
@@ -73,7 +75,7 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
         verdict_meanings={name: VERDICT_MEANINGS[name] for name in VERDICTS},
         status_meanings=STATUSES,
         kinds=KINDS,
-        datasets={key: c for page in pages for key, c in page.provenance["datasets"].items()},
+        cards=cards(make_plan(params, wanted).datasets, results / "datasets", Path(results_root) / "datasets"),
         data={page.name: page.embedded for page in pages},
         style=(FOLDER / "style.css").read_text(),
         script=(FOLDER / "site.js").read_text(),

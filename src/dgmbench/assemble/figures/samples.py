@@ -59,18 +59,19 @@ def _panel(axes: "Axes", samples: np.ndarray, shape: tuple[int, ...], side: int)
 
 
 def as_pictures(samples: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, bool]:
-    """(n, d) samples as (n, height, width) pictures, and whether each needs its own contrast.
+    """(n, d) samples as (n, height, width) or (n, height, width, 3) pictures, and whether each needs its own contrast.
 
-    Patches of 63 values are 8 x 8 patches whose mean was subtracted and whose last pixel was dropped: it is
-    minus the sum of the others. Vectors that are no pictures give None.
+    Vectors of p^2 - 1 values are p x p patches whose mean was subtracted and whose last pixel was dropped: it is
+    minus the sum of the others. Other vectors are no pictures and give None.
     """
     flat = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1)
-    if shape == (63,):
-        return np.column_stack([flat, -flat.sum(1)]).reshape(-1, 8, 8), True
-    if len(shape) == 2:
-        outside = flat.size and (flat.min() < -0.5 or flat.max() > 1.5)
-        return flat.reshape(-1, *shape), bool(outside)
-    return None, False
+    if len(shape) == 1:
+        side = math.isqrt(shape[0] + 1)
+        if side < 3 or side**2 != shape[0] + 1:
+            return None, False
+        return np.column_stack([flat, -flat.sum(1)]).reshape(-1, side, side), True
+    outside = flat.size and (flat.min() < -0.5 or flat.max() > 1.5)
+    return flat.reshape(-1, *shape), bool(outside)
 
 
 def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
@@ -79,10 +80,10 @@ def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
         low = pictures.min(axis=(1, 2), keepdims=True)
         reach = pictures.max(axis=(1, 2), keepdims=True) - low
         pictures = (pictures - low) / np.where(reach > 0, reach, 1)
-    height, width = pictures.shape[1:]
+    height, width = pictures.shape[1:3]
     gap = max(1, round(height / 14))
     lines = math.ceil(len(pictures) / side)
-    canvas = np.ones((lines * (height + gap) - gap, side * (width + gap) - gap))
+    canvas = np.ones((lines * (height + gap) - gap, side * (width + gap) - gap, *pictures.shape[3:]))
     for index, picture in enumerate(np.clip(pictures, 0, 1)):
         top, left = (index // side) * (height + gap), (index % side) * (width + gap)
         canvas[top : top + height, left : left + width] = picture
