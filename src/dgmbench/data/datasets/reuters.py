@@ -30,8 +30,15 @@ from dgmbench.data.splitting import nonempty, split_rows
 from dgmbench.errors import UserError
 
 _TOPICS = "rcv1v2.topics.qrels.gz"
-_VECTORS = ("lyrl2004_vectors_train.dat.gz", *(f"lyrl2004_vectors_test_pt{part}.dat.gz" for part in range(4)))
-_DOCUMENTS, _TERMS = 804_414, 47_236
+# Documents of each file.
+_VECTORS = {
+    "lyrl2004_vectors_train.dat.gz": 23_149,
+    "lyrl2004_vectors_test_pt0.dat.gz": 199_328,
+    "lyrl2004_vectors_test_pt1.dat.gz": 199_339,
+    "lyrl2004_vectors_test_pt2.dat.gz": 199_576,
+    "lyrl2004_vectors_test_pt3.dat.gz": 183_022,
+}
+_TERMS = 47_236
 _ROOTS = ("CCAT", "ECAT", "GCAT", "MCAT")
 _TOPICS_LIMITS = Limits(total=64 << 20)
 _BLOCK, _ROWS = 8 << 20, 1024  # bytes read and rows written at a time
@@ -81,8 +88,10 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
         rows_without_a_kept_term=empty,
         protocol="published results count the raw tokens and draw with another seed; here the weights are those of the "
         "published vectors (stemmed, log tf-idf over the whole vocabulary), cut to the kept terms, and the draw is "
-        "this loader's own, so that the 10,000 documents are others",
+        "this loader's own, so that the documents are others",
     )
+    if len(parts) > 1:
+        writer.note(duplicates="a story that was sent twice has equal rows, so that splits can share a few")
 
 
 def _eligible(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -95,10 +104,9 @@ def _eligible(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     except (ValueError, OverflowError) as error:
         raise UserError(f"{_TOPICS} is not lines 'topic document 1' ({_line(error)}): fetch it again.") from error
-    if (found := table["document"].nunique()) != _DOCUMENTS or not (table["one"] == 1).all():
-        raise UserError(
-            f"{_TOPICS} has {found:,} documents, not {_DOCUMENTS:,}, or a mark that is not 1: fetch it again."
-        )
+    known = sum(_VECTORS.values())
+    if (found := table["document"].nunique()) != known or not (table["one"] == 1).all():
+        raise UserError(f"{_TOPICS} has {found:,} documents, not {known:,}, or a mark that is not 1: fetch it again.")
     pairs = table[table["topic"].isin(_ROOTS)].drop_duplicates()
     single = pairs.drop_duplicates("document", keep=False).sort_values("document")
     root = {name: number for number, name in enumerate(_ROOTS)}
@@ -113,8 +121,9 @@ def _vectors(
     place = np.full(len(eligible), -1)
     place[drawn] = np.arange(len(drawn))
     frequency, kept, places = np.zeros(_TERMS, dtype=np.int64), [], []
-    with writer.progress.task("read", total=_DOCUMENTS, unit="document") as task:
-        for name in _VECTORS:
+    with writer.progress.task("read", total=sum(_VECTORS.values()), unit="document") as task:
+        for name, count in _VECTORS.items():
+            left = count
             for block in _blocks(name, files[name]):
                 weights, documents = _parse(name, block)
                 at = np.minimum(np.searchsorted(eligible, documents), len(eligible) - 1)
@@ -127,10 +136,13 @@ def _vectors(
                 wanted = place[at] >= 0
                 kept.append(weights[rows[wanted]])
                 places.append(place[at[wanted]])
+                left -= len(documents)
                 task.advance(len(documents))
+            if left:
+                raise UserError(f"{name} holds {count - left:,} documents, not {count:,}: fetch it again.")
     if not seen.all():
         raise UserError(
-            f"{(~seen).sum():,} documents of {_TOPICS} are in none of the vectors' files: fetch them again."
+            f"{(~seen).sum():,} documents of {_TOPICS} are in none of {', '.join(_VECTORS)}: fetch them again."
         )
     return sp.vstack(kept, format="csr")[np.argsort(np.concatenate(places))], frequency
 
