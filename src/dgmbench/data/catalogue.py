@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from dgmbench.data.loading import Description, Loader
+from dgmbench.data.transforms import Step, check_space
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import sha256_file, short_hash
 from dgmbench.fingerprint import code_fingerprint
@@ -98,6 +99,7 @@ class Entry(BaseModel):
     files: list[SourceFile] = []
     loader: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     options: dict[str, Any] = {}
+    space: list[Step] | None = Field(None, description="Steps from integer pixels to the values, for bits per pixel.")
 
     @model_validator(mode="after")
     def _distinct_files(self) -> "Entry":
@@ -105,6 +107,13 @@ class Entry(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("two files have the same name")
         return self
+
+    @field_validator("space")
+    @classmethod
+    def _coded(cls, space: list[Step] | None) -> list[Step] | None:
+        if space is not None:
+            check_space(space)
+        return space
 
 
 @dataclass(frozen=True)
