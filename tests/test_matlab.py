@@ -154,6 +154,13 @@ def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
         arrays(path, "x")
 
 
+def test_endless_variables_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.mat").write_bytes(file(*[matrix(f"y{n}", 1, 1, bytes(8)) for n in range(11)]))
+    monkeypatch.setattr(matlab, "_LIMITS", Limits(total=1 << 20, members=10))
+    with pytest.raises(UserError, match=r"a\.mat has more than 10 variables"):
+        arrays(tmp_path / "a.mat", "x")
+
+
 def test_a_compressed_element_with_a_wrong_checksum_or_a_tail_is_damaged(tmp_path):
     inner = matrix("x", 1, 1, bytes(8))
     packed = zlib.compress(inner)

@@ -2,12 +2,16 @@
 
 import os
 
+import ncompress
 import numpy as np
 import pytest
 
 from dgmbench.data import certificate
+from dgmbench.data.archives import open_bytes
 from dgmbench.data.catalogue import resolve
+from dgmbench.data.datasets import isolet
 from dgmbench.data.fetch import fetch
+from dgmbench.data.loading import Writer
 from dgmbench.data.prepare import open_dataset, prepare
 
 MIRROR = os.environ.get("DGMBENCH_MIRROR")
@@ -104,3 +108,16 @@ def test_isolet_has_each_letter_twice_of_each_speaker_but_three(dataset):
     # Four decimals, as in the text.
     values = np.asarray(together.train.x, dtype=np.float64) * 1e4
     assert np.abs(values - np.rint(values)).max() < 1e-2
+
+
+def test_isolet_packed_by_compress_and_in_another_order_gives_the_same_arrays(dataset, tmp_path):
+    raw, options = fetch("isolet", tmp_path / "raw", mirror=MIRROR), isolet.Options()
+    files = {}
+    for name in ("isolet1+2+3+4.data", "isolet5.data"):
+        lines = open_bytes(raw / name).splitlines(keepends=True)
+        files[name] = tmp_path / name
+        files[name].write_bytes(ncompress.compress(b"".join(lines[::2] + lines[1::2])))
+    (tmp_path / "out").mkdir()
+    isolet.prepare(files, options, Writer(tmp_path / "out", isolet.describe(options)))
+    for split, parts in dataset("isolet").splits.items():
+        np.testing.assert_array_equal(np.load(tmp_path / f"out/{split}.npy"), parts.x)

@@ -26,7 +26,7 @@ import scipy.io
 from dgmbench.data.archives import Limits
 from dgmbench.errors import UserError
 
-_LIMITS = Limits(total=256 << 20)
+_LIMITS = Limits(total=256 << 20, members=10_000)
 _MATRIX, _COMPRESSED = 14, 15
 _INT8, _INT32, _UINT32 = 1, 5, 6
 _ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}
@@ -80,8 +80,11 @@ def _byte_order(path: Path, header: bytes, size: int) -> str:
 
 def _matrices(path: Path, content: mmap.mmap, order: str, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """(name, decompressed element) of every wanted variable, checked throughout."""
-    at, allowed = 128, _LIMITS.bytes_for(len(content))
+    at, allowed, elements = 128, _LIMITS.bytes_for(len(content)), 0
     while at < len(content):
+        elements += 1
+        if elements > _LIMITS.members:
+            raise UserError(f"{path.name} has more than {_LIMITS.members:,} variables: refused.")
         outer = _element(path, content, at, order, len(content))
         matrix = content[at : outer.start + min(outer.size, _HEAD)]
         if outer.kind == _COMPRESSED:
