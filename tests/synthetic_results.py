@@ -12,6 +12,7 @@ from dgmbench import files, runs
 from dgmbench.assemble import entries as entries_module
 from dgmbench.config import Experiment, Params
 from dgmbench.data.catalogue import Entry
+from dgmbench.data.transforms import Step
 from dgmbench.estimators.base import Metric
 
 BUDGET = "demo"
@@ -142,6 +143,7 @@ PUBLISHED = "dataset,model,nll,sd,source\ndigits,rbm,19.4,0.2,somewhere\npatches
 
 
 SPLITS = ("train", "validation", "test")
+SPACE = (Step(dequantize=256), Step(scale=256), Step(remove_mean=True))
 
 
 class Anything(BaseModel):
@@ -173,6 +175,7 @@ def stand_ins(monkeypatch) -> None:
     monkeypatch.setattr(runs.catalogue, "resolve", lambda name, options=None: ref(name, options or {}, "1dent"))
     describe = lambda ref: SimpleNamespace(values="binary", shape=shapes[ref.name])  # noqa: E731
     monkeypatch.setattr(runs.catalogue, "describe", describe)
+    monkeypatch.setattr(runs.catalogue, "space", lambda name: SPACE if name == "patches" else ())
     monkeypatch.setattr(runs.catalogue, "splits", lambda ref: SPLITS)
     known = {name: entry(name) for name in shapes}
     monkeypatch.setattr(runs.catalogue, "entries", lambda: known)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_columns_are_in_the_promised_order(assembled):
     assert text.splitlines()[0] == (
         "experiment,dataset,model,variant,metric,unit,kind,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
         "published_spread,verdict,status,reason,run_ids,row,column,control,protocol,published_kind,published_source,"
-        "published_protocol,converged"
+        "published_protocol,converged,bits_per_pixel"
     )
     assert "samples" not in {record["column"] for record in ledger.records(rows["estimators-check"])}
 
@@ -151,6 +152,51 @@ def test_csv_round_trip_keeps_every_digit(assembled, tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(ledger.to_csv(records))
     assert ledger.read_csv(path) == records
+
+
+def test_a_table_of_an_earlier_version_is_read_with_what_came_later_empty(assembled, tmp_path):
+    _, _, _, rows = assembled
+    records = ledger.records(rows["patches-check"])
+    path = tmp_path / "table.csv"
+    path.write_text(_without(records, "bits_per_pixel"))
+    assert "bits_per_pixel" not in path.read_text()
+    assert ledger.read_csv(path) == [record | {"bits_per_pixel": None} for record in records]
+
+
+def _without(records, column):
+    columns = [name for name in ledger.COLUMNS if name != column]
+    return ledger.to_csv([{name: record[name] for name in columns} for record in records], columns)
+
+
+def test_log_likelihoods_of_dequantised_pixels_have_bits_and_nothing_else_has(assembled):
+    _, _, _, rows = assembled
+    for entry in rows["patches-check"]:
+        obtained = entry.combined.obtained
+        if entry.metric == LL and obtained is not None:
+            # 64 pixels of 256 levels; the mean costs log 64 and no density of its own.
+            expected = 8 - (obtained - math.log(64)) / (64 * math.log(2))
+            assert entry.bits_per_pixel == pytest.approx(expected, rel=1e-12)
+            assert "the removed mean is coded as uniform on [0, 1)" in entry.bits_convention
+        else:
+            assert (entry.bits_per_pixel, entry.bits_convention) == (None, "")
+    assert by_row(rows["patches-check"], "gmm-best").bits_per_pixel is not None
+    assert by_row(rows["patches-check"], "deep").bits_per_pixel is None
+    assert all(record["bits_per_pixel"] is None for record in ledger.records(rows["estimators-check"]))
+    bits = by_row(rows["patches-check"], "gaussian")
+    assert replace(bits, metric="log_z").bits_per_pixel is None
+    assert replace(bits, unit="").bits_per_pixel is None
+
+
+def test_why_prints_the_bits_with_their_convention(assembled):
+    _, plan, archive, rows = assembled
+    experiment = synthetic.experiments()["patches-check"]
+    cells = provenance.provenance(rows["patches-check"], plan, "patches-check", experiment, archive)["cells"]
+    cell = cells["gaussian | test | log_likelihood"]
+    text = "\n".join(provenance._describe_cell(cell))
+    assert f"bits per pixel   {cell['bits_per_pixel']:.4f}: bits of the integer pixels" in text
+    assert "the removed mean is coded as uniform on [0, 1)" in text
+    older = {name: value for name, value in cell.items() if not name.startswith("bits")}
+    assert "bits per pixel" not in "\n".join(provenance._describe_cell(older))
 
 
 def test_published_number_is_scaled_and_compared(assembled):

@@ -1,5 +1,6 @@
 """The cells of one experiment once they are known: obtained, published, verdict, and what both rest on."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,8 @@ from dgmbench.assemble.outcomes import PENDING, Archive, Combined, Outcome
 from dgmbench.assemble.published import Published, look_up
 from dgmbench.assemble.verdict import verdict
 from dgmbench.config import EvaluationChange, Experiment, PublishedCell
+from dgmbench.data import catalogue
+from dgmbench.data.transforms import Step, bits_per_dimension, convention
 from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
@@ -44,6 +47,8 @@ class Entry:
     why_pending: str = ""  # for a cell that has no run of its own
     note: str = ""  # what a reader must know beside the status
     selected: tuple[str, ...] = field(default=(), compare=False)  # what a selection was made from, in words
+    space: tuple[Step, ...] = ()  # from the original pixels to the values, where the dataset says it
+    dimension: int = 0  # values of one example, where there is a space
 
     @cached_property
     def combined(self) -> Combined:
@@ -65,6 +70,18 @@ class Entry:
     def reason(self) -> str:
         said = [self.why_pending, self.combined.reason, self._verdict[1], self.note]
         return "; ".join(part for part in said if part)
+
+    @property
+    def bits_per_pixel(self) -> float | None:
+        """The number obtained as bits of one original pixel; None where it is no log-likelihood of dequantised ones."""
+        if not (self.space and self.unit == "nats" and self.metric.endswith("log_likelihood")):
+            return None
+        obtained = self.combined.obtained
+        return None if obtained is None else bits_per_dimension(obtained, self.dimension, self.space)
+
+    @property
+    def bits_convention(self) -> str:
+        return convention(self.space) if self.bits_per_pixel is not None else ""
 
     @property
     def key(self) -> str:
@@ -106,6 +123,9 @@ def _entry_of(cell: Cell, plan: Plan, archive: Archive, differs: str | None) -> 
         outcomes = tuple(_picture(archive, outcome) for outcome in outcomes)
     estimator_name = plan.evaluations[cell.evaluations[0]].estimator
     metric = declared_metric(estimator_name, cell.metric)
+    run = plan.runs[cell.runs[0]]
+    space = catalogue.space(run.dataset)
+    about = catalogue.describe(catalogue.DatasetRef(run.dataset, run.dataset_options, run.dataset_identity))
     return Entry(
         **{k: getattr(cell, k) for k in ("experiment", "row", "row_name", "label", "column", "evaluation_name")},
         **{k: getattr(cell, k) for k in ("metric", "dataset", "model", "variant", "parameters", "settings")},
@@ -118,6 +138,8 @@ def _entry_of(cell: Cell, plan: Plan, archive: Archive, differs: str | None) -> 
         protocol=cell.protocol,
         outcomes=outcomes,
         differs=differs,
+        space=space,
+        dimension=math.prod(about.shape),
     )
 
 

@@ -20,8 +20,10 @@ COLUMNS = (
     *("verdict", "status", "reason", "run_ids"),
     *("row", "column", "control", "protocol"),
     *("published_kind", "published_source", "published_protocol", "converged"),
+    "bits_per_pixel",
 )
-NUMBERS = ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread")
+LATER = ("bits_per_pixel",)  # columns that tables written by earlier versions do not have
+NUMBERS = ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread", "bits_per_pixel")
 PAIRED_SUFFIX = "-paired"
 
 Record = dict[str, Any]
@@ -47,6 +49,7 @@ def _record(entry: Entry) -> Record:
         "published_source": published.source if published else "",
         "published_protocol": published.protocol if published else "",
         "converged": combined.converged,
+        "bits_per_pixel": entry.bits_per_pixel,
     }
 
 
@@ -64,9 +67,10 @@ def _spelled(value: Any) -> Any:
 
 
 def read_csv(path: Path) -> list[Record]:
-    """The rows of a table or ledger, with numbers as floats and what is empty as None."""
+    """The rows of a table or ledger, with numbers as floats and what is empty, or came later, as None."""
     with path.open(newline="") as stream:
-        return [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(stream)]
+        rows = [{name: _parsed(name, text) for name, text in row.items()} for row in csv.DictReader(stream)]
+    return [row | {name: None for name in LATER if name not in row} for row in rows]
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -48,7 +48,7 @@ def _cell(entry: Entry) -> dict[str, Any]:
         **{k: getattr(entry, k) for k in ("parameters", "settings", "control", "protocol", "differs", "estimator")},
         **{k: getattr(combined, k) for k in ("obtained", "test_se", "estimator_se", "seed_sd", "converged")},
         "n_seeds": len(combined.done),
-        **{k: getattr(entry, k) for k in ("status", "verdict", "reason")},
+        **{k: getattr(entry, k) for k in ("status", "verdict", "reason", "bits_per_pixel", "bits_convention")},
         "published": asdict(entry.published) if entry.published else None,
         "selected_from": list(entry.selected),
         "seeds": [
@@ -143,6 +143,8 @@ def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
     if cell["description"]:
         yield f"  meaning          {cell['description']}"
     yield f"  obtained         {number(cell['obtained'], uncertainties)}  (in full: {cell['obtained']})"
+    if (bits := cell.get("bits_per_pixel")) is not None:
+        yield f"  bits per pixel   {bits:.4f}: {cell['bits_convention']}"
     yield f"  over test        ± {spread(cell['test_se'])}"
     yield f"  over estimator   ± {spread(cell['estimator_se'])}"
     yield f"  over seeds       sd {spread(cell['seed_sd'])}, {cell['n_seeds']} of {len(cell['seeds'])} seeds"

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from dgmbench.data.loading import Description, Loader
+from dgmbench.data.loading import SPLITS, Description, Loader
 from dgmbench.data.transforms import Step, check_space
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import sha256_file, short_hash
@@ -181,6 +181,18 @@ def describe(ref: DatasetRef) -> Description:
     """Kind of values and shape of an example of a dataset; needs no data."""
     module = loader(entry(ref.name).loader)
     return module.describe(module.Options(**ref.options))
+
+
+def space(name: str) -> tuple[Step, ...]:
+    """The steps from a dataset's integer pixels to its values; empty where its entry names none."""
+    return tuple(entry(name).space or ())
+
+
+def splits(ref: DatasetRef) -> tuple[str, ...]:
+    """Which splits a dataset has with these options; needs no data."""
+    module = loader(entry(ref.name).loader)
+    tell = getattr(module, "splits", None)
+    return SPLITS if tell is None else tuple(tell(module.Options(**ref.options)))
 
 
 def require_checksum(found: Entry, file: SourceFile) -> None:

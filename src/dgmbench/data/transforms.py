@@ -194,6 +194,12 @@ def check_space(space: Sequence[Step]) -> None:
         raise ValueError("scales the levels to [0, 1) before 'remove_mean': the mean is coded as uniform on it")
 
 
+def convention(space: Sequence[Step]) -> str:
+    """What a person must know beside bits of `bits_per_dimension`."""
+    said = "bits of the integer pixels, an upper bound by dequantisation"
+    return f"{said}; the removed mean is coded as uniform on [0, 1)" if space[-1].remove_mean else said
+
+
 def bits_per_dimension(nats: float, dimension: int, space: Sequence[Step]) -> float:
     """A mean log density of a prepared space -> bits per original pixel, an upper bound on those of the integers.
 

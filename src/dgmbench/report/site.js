@@ -174,6 +174,9 @@ function showProvenance(experimentName, key) {
       ["test ±", cell.test_se],
       ["estimator ±", cell.estimator_se],
       ["seed sd", cell.seed_sd],
+      ...(typeof cell.bits_per_pixel === "number"
+        ? [["bits per pixel", `${cell.bits_per_pixel.toFixed(4)}: ${cell.bits_convention}`, "bits"]]
+        : []),
       ["seeds", `${cell.n_seeds} of ${cell.seeds.length}`],
       ["status", cell.status],
       ["verdict", cell.verdict],
