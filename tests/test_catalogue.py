@@ -47,6 +47,7 @@ def file(**changes):
     [
         ({"licence": ""}, "'licence'"),
         ({"licens": "MIT"}, "'licens'"),
+        ({"obtain": " "}, "'obtain'"),
         ({"name": "other"}, "write `name: made`"),
         ({"version": 1}, "'version'"),
         ({"files": file(path="x.npy")}, "exactly one origin"),
@@ -122,7 +123,7 @@ def test_identity_follows_data_options_and_version_and_nothing_else(add):
         return catalogue.resolve("made").identity
 
     first = identity()
-    assert identity(title="Another title", licence="MIT", homepage="elsewhere") == first
+    assert identity(title="Another title", licence="MIT", homepage="elsewhere", obtain="Write to us.") == first
     assert identity(files=file(mirror="elsewhere/a.npy", urls=["http://example.org/b"])) == first
     options = {"values": "real", "shape": [2]}
     others = [

@@ -3,10 +3,9 @@
 import errno
 import gzip
 import hashlib
+import importlib.util
 import json
 import shutil
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,56 +14,23 @@ import yaml
 from dgmbench.data import catalogue, download
 from dgmbench.data.catalogue import resolve
 from dgmbench.data.fetch import fetch
+from dgmbench.data.part import Part
 from dgmbench.errors import UserError
+
+_SPEC = importlib.util.spec_from_file_location("serving", Path(__file__).parent / "serving.py")
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+serving = _MODULE.serving
 
 BODY = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(4000))
 SHA = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `files`; breaks the connection in the middle of an answer `breaks` times; may ignore ranges."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.requests, self.breaks, self.ranges = {}, [], 0, True
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.requests.append((self.path, wanted))
-        body = server.files.get(self.path.lstrip("/"))
-        if body is None:
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.ranges else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        rest = body[start:]
-        if server.breaks:
-            server.breaks -= 1
-            rest = rest[: len(rest) // 2]
-        self.wfile.write(rest)
-
-    def log_message(self, *_args):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving() as made:
+        yield made
 
 
 @pytest.fixture
@@ -198,13 +164,17 @@ def test_a_truncated_altered_or_missing_download_leaves_nothing(add, raw, server
     assert left(raw) == []
 
 
-def test_a_connection_that_always_breaks_leaves_nothing(add, raw, server):
+def test_a_connection_that_always_breaks_leaves_only_what_the_next_fetch_continues(add, raw, server):
     server.files, server.breaks = {"a.npy": BODY}, 1000
     add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
-    with pytest.raises(UserError, match="no connection"):
+    with pytest.raises(UserError, match=r"no connection .*bytes are kept, the next fetch goes on from there"):
         fetch("made", raw)
     assert len(server.requests) == download._ATTEMPTS
-    assert left(raw) == []
+    assert left(raw) == [".a.npy.part", ".a.npy.part.json"]
+    server.breaks = 0
+    fetch("made", raw)
+    assert len(server.requests) == download._ATTEMPTS + 1
+    assert left(raw) == ["a.npy", "manifest.json"]
 
 
 def test_a_closed_network_says_how_to_set_a_mirror(add, raw, server):
@@ -254,16 +224,74 @@ def test_a_missing_package_is_told(add, raw, package, path):
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_is_needed(add, raw, tmp_path, monkeypatch):
-    def full(_source, destination):
-        Path(destination).write_bytes(b"half")
+    def full(_source, destination, _block):
+        destination.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     add(mirror="made/a.npy")
     mirror = mirror_with(tmp_path, BODY)
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(UserError, match=f"no space left.*{len(BODY):,} bytes"):
         fetch("made", raw, mirror=mirror)
     assert left(raw) == []
+
+
+def test_a_disk_that_a_download_fills_gets_its_room_back(add, raw, server, monkeypatch):
+    def full(part, block):
+        part._stream.write(block[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server.files = {"a.npy": BODY}
+    add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
+    monkeypatch.setattr(Part, "write", full)
+    with pytest.raises(UserError, match=f"no space left.*{len(BODY):,} bytes"):
+        fetch("made", raw)
+    assert left(raw) == []
+
+
+def test_several_mirrors_are_asked_in_order_folders_and_addresses(add, raw, server, tmp_path):
+    server.files = {"third/made/a.npy": BODY}
+    add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
+    mirrors = [str(tmp_path / "none"), f"{server.url}/second", f"{server.url}/third/"]
+    fetch("made", raw, mirror=mirrors)
+    assert [path for path, _ in server.requests] == ["/second/made/a.npy", "/third/made/a.npy"]
+    assert manifest(raw)["files"][0]["source"] == "mirror: made/a.npy"
+
+
+def test_where_no_mirror_has_a_file_each_is_named_with_what_it_said(add, raw, server, tmp_path):
+    add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
+    mirrors = [str(tmp_path / "none"), mirror_with(tmp_path, b"altered"), f"{server.url}/third"]
+    with pytest.raises(UserError) as caught:
+        fetch("made", raw, mirror=mirrors)
+    said = str(caught.value)
+    places = [f"mirror {mirror}: made/a.npy: " for mirror in mirrors] + [f"{server.url}/a.npy: the server answered 404"]
+    assert sorted(map(said.index, places)) == [said.index(place) for place in places]
+    assert f"made/a.npy below `mirror`, one of {mirrors[0]}, {mirrors[1]} and {mirrors[2]}" in said
+
+
+def test_offline_asks_only_the_mirrors_that_are_folders(add, raw, server, tmp_path):
+    server.files = {"a.npy": BODY, "made/a.npy": BODY}
+    add(mirror="made/a.npy", urls=[f"{server.url}/a.npy"])
+    empty = str(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no such file; offline, so no address was asked\. What"):
+        fetch("made", raw, mirror=[server.url, empty], offline=True)
+    fetch("made", raw, mirror=[server.url, empty, mirror_with(tmp_path, BODY)], offline=True)
+    assert server.requests == []
+
+
+def test_what_cannot_be_fetched_says_where_to_get_it_and_where_to_put_it(add, raw, server, tmp_path):
+    url = f"{server.url}/a.npy"
+    add(mirror="made/a.npy", urls=[url])
+    path = tmp_path / "catalogue" / "made.yaml"
+    path.write_text(path.read_text() + "obtain: Ask the authors for a password.\n")
+    catalogue._read_version.cache_clear()
+    with pytest.raises(UserError) as caught:
+        fetch("made", raw)
+    by_hand = f"get it from {url} by other means and put it at {raw / 'made' / 'a.npy'}"
+    assert f"What to do: Ask the authors for a password; {by_hand}; or where" in str(caught.value)
+    (raw / "made" / "a.npy").write_bytes(BODY)
+    fetch("made", raw)
+    assert manifest(raw)["files"][0]["source"] == "already there"
 
 
 def test_a_damaged_manifest_is_written_anew(add, raw, tmp_path):

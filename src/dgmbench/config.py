@@ -42,20 +42,32 @@ class Params(Schema):
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="Where models are trained and evaluated. Bit-identical reruns are promised on the CPU."
     )
-    mirror: str | None = Field(
+    mirror: str | list[str] | None = Field(
         None,
         description="A folder or base URL that holds the datasets' canonical files, asked before their own "
-        f"addresses. The environment variable {MIRROR_VARIABLE} sets it too.",
+        "addresses; or a list of several, asked in this order. The environment variable "
+        f"{MIRROR_VARIABLE} sets it too. A comma separates several, there and here.",
     )
     offline: bool = Field(False, description="Never use the network: only the mirror and installed packages.")
     checkpoint_seconds: float = Field(
         30.0, ge=0, description="Least time between two checkpoints of a training, in seconds."
     )
 
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """The folders and base URLs of `mirror`, in their order."""
+        return mirror_list(self.mirror)
+
     @field_validator("experiments", mode="before")
     @classmethod
     def _one_name(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) and value != "all" else value
+
+
+def mirror_list(mirror: str | list[str] | None) -> tuple[str, ...]:
+    """What `mirror` names, one or several with commas between them, as a list without repetitions."""
+    given = [mirror] if isinstance(mirror, str) else mirror or []
+    return tuple(dict.fromkeys(one.strip() for several in given for one in several.split(",") if one.strip()))
 
 
 class PublishedCell(Schema):

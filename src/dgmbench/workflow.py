@@ -62,7 +62,7 @@ class Workflow:
             "DGMBENCH_ONLY": None if params.experiments == "all" else " ".join(params.experiments),
             "DGMBENCH_CHECKPOINT_SECONDS": params.checkpoint_seconds,
             OFFLINE_VARIABLE: int(params.offline),
-            MIRROR_VARIABLE: params.mirror,
+            MIRROR_VARIABLE: ",".join(params.mirrors) or None,
         }
 
     def raw_manifests(self, key: str) -> list[str]:

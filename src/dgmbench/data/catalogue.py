@@ -5,7 +5,7 @@
     options: {}                  the loader's options that this entry sets
     files:
       - name: digits.csv.gz
-        package: sklearn         or urls + mirror, or a path of your own
+        package: sklearn         or urls + mirror, or a path of your own: a file, or a folder with `members`
         path: datasets/data/digits.csv.gz
         sha256: 09f66e6d...
 
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from dgmbench.data import folder
 from dgmbench.data.loading import SPLITS, Description, Loader
 from dgmbench.data.transforms import Step, check_space
 from dgmbench.errors import UserError, nearest
@@ -46,11 +47,14 @@ class SourceFile(BaseModel):
     package: str | None = Field(None, description="Installed Python package that ships the file.")
     path: str | None = Field(
         None,
-        description="Path inside the package; without one, a path of the user's, absolute or from the working folder.",
+        description="Path inside the package; without one, a path of the user's, absolute or from the working folder: "
+        "a file, or a folder whose files that match 'members' are packed into 'name', a zip.",
     )
     sha256: list[Sha256] = Field([], description="Known checksums of the file as fetched.")
     content_sha256: Sha256 | None = Field(None, description="Checksum of what is inside, whatever the container.")
-    members: str | None = Field(None, description="For archives: the glob of the members that count as content.")
+    members: str | None = Field(
+        None, description="For archives and folders: the glob of the members that count as content."
+    )
 
     @field_validator("sha256", mode="before")
     @classmethod
@@ -96,6 +100,7 @@ class Entry(BaseModel):
     licence: Line
     citation: Line
     homepage: Line
+    obtain: Line | None = Field(None, description="How to get the files by hand, said where they cannot be fetched.")
     files: list[SourceFile] = []
     loader: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     options: dict[str, Any] = {}
@@ -196,12 +201,32 @@ def splits(ref: DatasetRef) -> tuple[str, ...]:
 
 
 def require_checksum(found: Entry, file: SourceFile) -> None:
-    """A user's own file must be pinned too: without a checksum, the error gives the line to paste."""
+    """A user's own file or folder must be pinned too: without a checksum, the error gives the line to paste."""
     if file.sha256 or file.content_sha256:
         return
-    path = Path(file.path).expanduser()
-    line = f"sha256: {sha256_file(path)}" if path.is_file() else "sha256: <checksum of the file>"
+    line = own_checksum(found, file) or "sha256: <checksum of the file>"
     raise UserError(f"file '{file.name}' of dataset '{found.name}' has no checksum: add the line `{line}` to it.")
+
+
+def own_checksum(found: Entry, file: SourceFile) -> str | None:
+    """The line that pins a user's own file or folder as it is now; None where there is neither.
+
+    Raises `UserError` where a folder's entry does not say what to pack from it.
+    """
+    path = Path(file.path).expanduser()
+    if path.is_dir():
+        return f"content_sha256: {folder.content_sha256(path, require_packable(found, file))}"
+    return f"sha256: {sha256_file(path)}" if path.is_file() else None
+
+
+def require_packable(found: Entry, file: SourceFile) -> str:
+    """The glob of the files that are packed from a folder of the user's; `UserError` where the entry lacks it."""
+    if file.members is None or not file.name.endswith(".zip"):
+        raise UserError(
+            f"file '{file.name}' of dataset '{found.name}' is packed from a folder: give it a name that ends in .zip, "
+            'and the files to pack as a glob, like `members: "*.png"`.'
+        )
+    return file.members
 
 
 def _read(path: Path) -> Entry:

@@ -1,25 +1,26 @@
-"""Fetch a dataset's files into data/raw/<name>/, verify them and write down in a manifest what they are.
+"""Fetch datasets' files into data/raw/<name>/, verify them and write down in a manifest what they are.
 
 A file is there whole and verified, or not at all: it is written beside its place, checked and renamed. Sources
-are tried in order: what lies there already, the mirror, the canonical addresses.
+are tried in order: what lies there already, the mirrors, the canonical addresses. A download that is interrupted
+leaves its beginning in `.<file>.part`, and the next fetch continues it.
 """
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from dgmbench.data import archives
 from dgmbench.data.catalogue import Entry, SourceFile, entry, require_checksum
-from dgmbench.data.download import NotObtained, download
+from dgmbench.data.download import NotObtained
+from dgmbench.data.part import remove_part
 from dgmbench.data.room import room
+from dgmbench.data.sources import Sources, obtain
+from dgmbench.data.transfer import Display, NoDisplay, Transfer, side_by_side
 from dgmbench.errors import UserError
-from dgmbench.files import atomic_path, read_json, sha256_file, write_json
-from dgmbench.progress import NoProgress, Progress
+from dgmbench.files import read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
+JOBS = 4
 
 
 @dataclass(frozen=True)
@@ -32,38 +33,66 @@ class Measured:
     matched: tuple[str, ...]  # which of the catalogue's checksums it has: "sha256", "content_sha256"
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A dataset that was asked for: its folder and the manifest's rows, or why a file of it could not be had."""
+
+    name: str
+    folder: Path
+    rows: tuple[dict, ...] = ()
+    error: str | None = None
+
+
 def fetch(
     name: str,
     destination: Path = Path("data/raw"),
     *,
-    mirror: str | None = None,
+    mirror: str | Sequence[str] | None = None,
     offline: bool = False,
-    progress: Progress | None = None,
+    jobs: int = JOBS,
+    display: Display | None = None,
 ) -> Path:
-    """Bring every file of a dataset to `destination`/<name>/ and return that folder.
+    """Bring every file of a dataset to `destination`/<name>/ and return that folder; arguments as of `fetch_all`.
+
+    Raises `UserError` for the first file that cannot be had or does not have a known checksum; the others are fetched.
+    """
+    (result,) = fetch_all([name], destination, mirror=mirror, offline=offline, jobs=jobs, display=display)
+    if result.error is not None:
+        raise UserError(result.error)
+    return result.folder
+
+
+def fetch_all(
+    names: Iterable[str],
+    destination: Path = Path("data/raw"),
+    *,
+    mirror: str | Sequence[str] | None = None,
+    offline: bool = False,
+    jobs: int = JOBS,
+    display: Display | None = None,
+) -> list[Fetched]:
+    """Bring the files of many datasets to `destination`/<name>/, `jobs` files at a time.
 
     Args:
-        mirror: a folder or base URL that holds the files under the paths that the catalogue gives.
-        offline: use no network: only files already there, packages, the user's own and a mirror's folder.
+        mirror: folders or base URLs that hold the files under the paths that the catalogue gives, best first.
+        offline: use no network: only files already there, packages, the user's own and mirrors that are folders.
 
-    Raises `UserError` for the first file that cannot be had or does not have a known checksum.
+    A dataset that could not be had whole has no manifest and an error: that of its first file, in the catalogue's
+    order. Raises `UserError` for names that the catalogue does not have.
     """
-    found = entry(name)
-    folder = Path(destination) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    before = _sources_before(folder)
-    rows = []
-    with (progress or NoProgress()).task(f"fetch {name}", total=len(found.files), unit="file") as task:
-        for file in found.files:
-            require_checksum(found, file)
-            rows.append(_fetch_file(found, file, folder / file.name, before.get(file.name), mirror, offline))
-            task.advance()
-    manifest = {"name": name, "version": found.version, "files": rows}
-    # An unchanged manifest keeps its time stamp, so that nothing downstream looks out of date.
-    if not before or read_json(folder / MANIFEST) != manifest:
-        with room(folder, lambda: len(str(manifest))):
-            write_json(folder / MANIFEST, manifest)
-    return folder
+    found = [entry(name) for name in dict.fromkeys(names)]
+    sources = Sources((mirror,) if isinstance(mirror, str) else tuple(mirror or ()), offline)
+    todo = [(dataset, file) for dataset in found for file in dataset.files]
+    before = {dataset.name: _sources_before(Path(destination) / dataset.name) for dataset in found}
+
+    def work(index: int, transfer: Transfer) -> dict:
+        dataset, file = todo[index]
+        folder = Path(destination) / dataset.name
+        return _fetch_file(dataset, file, folder / file.name, before[dataset.name].get(file.name), sources, transfer)
+
+    transfers = [Transfer(f"{dataset.name}/{file.name}") for dataset, file in todo]
+    results = iter(side_by_side(work, transfers, jobs, display or NoDisplay()))
+    return [_finish(dataset, Path(destination), [next(results) for _ in dataset.files]) for dataset in found]
 
 
 def measure(path: Path, file: SourceFile) -> Measured:
@@ -77,64 +106,68 @@ def measure(path: Path, file: SourceFile) -> Measured:
     return Measured(path.stat().st_size, sha256, content, tuple(name for name, same in known.items() if same))
 
 
-def _sources_before(folder: Path) -> dict[str, str]:
-    if not (folder / MANIFEST).is_file():
-        return {}
+def _finish(found: Entry, destination: Path, results: list[dict | BaseException]) -> Fetched:
+    """Write the manifest of a dataset whose files are all there."""
+    folder = destination / found.name
+    wrong = [result for result in results if isinstance(result, BaseException)]
+    if unexpected := [error for error in wrong if not isinstance(error, UserError)]:
+        raise unexpected[0]
+    if wrong:
+        more = f" ({len(wrong) - 1} more of its files were not fetched either.)" if len(wrong) > 1 else ""
+        return Fetched(found.name, folder, error=f"{wrong[0]}{more}")
+    manifest = {"name": found.name, "version": found.version, "files": results}
+    # An unchanged manifest keeps its time stamp, so that nothing downstream looks out of date.
+    if _read_manifest(folder) != manifest:
+        folder.mkdir(parents=True, exist_ok=True)
+        with room(folder, lambda: len(str(manifest))):
+            write_json(folder / MANIFEST, manifest)
+    return Fetched(found.name, folder, tuple(results))
+
+
+def _read_manifest(folder: Path) -> dict | None:
     try:
-        return {row["file"]: row["source"] for row in read_json(folder / MANIFEST)["files"]}
-    except (ValueError, KeyError, TypeError):
+        return read_json(folder / MANIFEST)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _sources_before(folder: Path) -> dict[str, str]:
+    try:
+        return {row["file"]: row["source"] for row in _read_manifest(folder)["files"]}
+    except (KeyError, TypeError):
         return {}
 
 
 def _fetch_file(
-    found: Entry, file: SourceFile, path: Path, source_before: str | None, mirror: str | None, offline: bool
+    found: Entry, file: SourceFile, path: Path, source_before: str | None, sources: Sources, transfer: Transfer
 ) -> dict:
+    require_checksum(found, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file() and (measured := measure(path, file)).matched:
+        transfer.begin(measured.bytes, measured.bytes)
+        remove_part(path)
         return _row(file, measured, source_before or "already there")
+    check = _checker(file)
     problems: list[str] = []
-    for source, origin in _origins(file, mirror, offline):
+    for source in sources.of(found, file):
         try:
-            return _row(file, _obtain(file, origin, path), source)
+            measured = obtain(source, path, check, transfer)
         except NotObtained as error:
-            problems.append(f"{source}: {error}")
-    raise UserError(_failure(found, file, problems, mirror, offline))
-
-
-def _obtain(file: SourceFile, origin: str | Path, path: Path) -> Measured:
-    sizes = [0]
-    # An exception leaves `atomic_path` before the rename: a wrong file never takes the place of a right one.
-    with room(path.parent, lambda: max(sizes)), atomic_path(path) as temporary:
-        if isinstance(origin, str):
-            download(origin, temporary, sizes.append)
-        elif not origin.is_file():
-            raise NotObtained("no such file")
-        elif not os.access(origin, os.R_OK):
-            raise NotObtained("no permission to read it")
+            problems.append(f"{source.shown}: {error}")
         else:
-            sizes.append(origin.stat().st_size)
-            shutil.copyfile(origin, temporary)
-        measured = measure(temporary, file)
+            remove_part(path)
+            return _row(file, measured, source.name)
+    raise UserError(sources.failure(found, file, path, problems))
+
+
+def _checker(file: SourceFile) -> Callable[[Path], Measured]:
+    def check(path: Path) -> Measured:
+        measured = measure(path, file)
         if not measured.matched:
             raise NotObtained(_mismatch(file, measured))
         return measured
 
-
-def _origins(file: SourceFile, mirror: str | None, offline: bool) -> Iterator[tuple[str, str | Path]]:
-    """(how a manifest names it, address or path) of every place that a file may come from, best first."""
-    if file.package is not None:
-        spec = find_spec(file.package)
-        root = Path(spec.origin).parent if spec and spec.origin else Path("not installed")
-        yield f"package {file.package}: {file.path}", root / file.path
-    elif file.path is not None:
-        yield f"own file {Path(file.path).name}", Path(file.path).expanduser()
-    else:
-        if mirror is not None and mirror.startswith(("http://", "https://")):
-            if not offline:
-                yield f"mirror: {file.mirror}", f"{mirror.rstrip('/')}/{file.mirror}"
-        elif mirror is not None:
-            yield f"mirror: {file.mirror}", Path(mirror).expanduser() / file.mirror
-        if not offline:
-            yield from ((url, url) for url in file.urls)
+    return check
 
 
 def _row(file: SourceFile, measured: Measured, source: str) -> dict:
@@ -155,19 +188,3 @@ def _mismatch(file: SourceFile, measured: Measured) -> str:
     content = measured.content_sha256 or "none, it cannot be opened"
     found = f"sha256 {measured.sha256}" + (f" (content sha256 {content})" if file.content_sha256 else "")
     return f"not the file that is expected: {measured.bytes:,} bytes with {found}, expected {' or '.join(expected)}"
-
-
-def _failure(found: Entry, file: SourceFile, problems: list[str], mirror: str | None, offline: bool) -> str:
-    tried = "; ".join(problems) or ("offline, and no folder is set as mirror" if offline else "it has no address")
-    if file.package is not None:
-        advice = f"install the version of '{file.package}' that constraints.txt names"
-    elif file.path is not None:
-        own = Path(file.path).expanduser()
-        advice = "put the file there, and the line `sha256: <its checksum>` into the entry"
-        if own.is_file():
-            advice = f"if the file was meant to change, write `sha256: {sha256_file(own)}` and raise `version`"
-    elif mirror is None:
-        advice = f"where the network is closed, set `mirror` to a folder or base URL that holds {file.mirror}"
-    else:
-        advice = f"put a right copy at {file.mirror} below `mirror`, which is {mirror}"
-    return f"file '{file.name}' of dataset '{found.name}' was not fetched: {tried}. What to do: {advice}."
