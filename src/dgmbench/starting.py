@@ -3,8 +3,10 @@
 Each is one file, complete and valid as it is written, to be edited afterwards.
 """
 
+import io
 import keyword
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ EXPERIMENTS_ROOT = Path("workflow/experiments/mine")
 _TABLES = (".npy", ".npz", ".csv", ".csv.gz", ".parquet")
 _ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".webp")
+_SIDE = 32  # longest side of images as they are prepared, unless the options say otherwise
 
 
 def new_model(name: str, family: str) -> None:
@@ -41,6 +44,126 @@ def new_model(name: str, family: str) -> None:
         f"{path}: a working model. Write your equation, your Spec and your fit; 'pytest tests/contract' finds it by "
         f"itself, and a row with 'model: {name}' in an experiment's file puts it into a table."
     )
+
+
+def new_dataset(name: str, path: Path, options: dict[str, Any]) -> Path:
+    """Write data/catalogue/<name>.yaml for a folder or archive of images, or one array, of the user's own.
+
+    Shape and kind of values are read from the files; `options` wins over what was found.
+
+    Raises:
+        UserError: the name is taken or cannot be one, there is nothing that can be read, or an option cannot be.
+    """
+    from dgmbench.data import catalogue
+
+    _check_name(name, "dataset", catalogue.entries())
+    path = Path(path).expanduser().resolve()
+    if not path.exists():
+        raise UserError(f"there is no {path}: write the path of a folder of images, an archive of them, or one array.")
+    entry = {
+        "name": name,
+        "title": name.replace("-", " ").capitalize(),
+        "version": "1",
+        "description": f"Made from {path.name}.",
+        "licence": "not stated",
+        "citation": "not stated",
+        "homepage": "none",
+    }
+    found = _images(name, path) if path.is_dir() or path.name.endswith(_ARCHIVES) else _array(name, path, options)
+    document = entry | found | {"options": found["options"] | options}
+    written = catalogue.CATALOGUE / f"{name}.yaml"
+    try:
+        write_yaml(written, document)
+        read = catalogue.entry(name)
+        key, _, value = catalogue.own_checksum(read, read.files[0]).partition(": ")
+        document["files"][0][key] = value
+        write_yaml(written, document)
+        about = catalogue.describe(catalogue.resolve(name))
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+    print(
+        f"{written}: {about.values} values, {' x '.join(map(str, about.shape))}. Write its description, licence and "
+        f"citation into it; then: dgmbench fetch {name} && dgmbench prepare {name} && dgmbench new experiment "
+        f"try-{name} --dataset {name}"
+    )
+    return written
+
+
+def _images(name: str, path: Path) -> dict[str, Any]:
+    """Loader and file of a folder or archive of images: the commonest suffix, the commonest size."""
+    from PIL import Image, UnidentifiedImageError
+
+    from dgmbench.data.archives import members
+    from dgmbench.data.folder import matching
+
+    if path.is_dir():
+        inside = matching(path, "*")
+    else:
+        inside = {member: io.BytesIO(content) for member, content in members(path)}
+    suffixes = Counter(suffix for suffix in (Path(member).suffix for member in inside) if suffix.lower() in _IMAGES)
+    if not suffixes:
+        raise UserError(f"{path} holds no image ({', '.join(_IMAGES)}): write the path of a folder of images.")
+    suffix = suffixes.most_common(1)[0][0]
+    sizes, modes = Counter(), Counter()
+    for member, source in inside.items():
+        if member.endswith(suffix):
+            try:
+                with Image.open(source) as image:
+                    sizes[image.size] += 1
+                    modes[image.mode] += 1
+            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+                raise UserError(f"{path}: {member} is not an image that can be read ({error}): remove it.") from error
+    (width, height), _ = sizes.most_common(1)[0]
+    colour = modes.most_common(1)[0][0] in ("RGB", "RGBA", "P", "CMYK")
+    scale = max(1.0, max(width, height) / _SIDE)
+    options = {"height": max(1, round(height / scale)), "width": max(1, round(width / scale)), "colour": colour}
+    ending = ".zip" if path.is_dir() else next(end for end in _ARCHIVES if path.name.endswith(end))
+    file = {"name": f"{name}{ending}", "path": str(path), "members": f"*{suffix}"}
+    return {"loader": "images", "options": options, "files": [file]}
+
+
+def _array(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Loader and file of one array: the shape of a row, and the narrowest kind that its values are of."""
+    import numpy as np
+
+    ending = next((end for end in _TABLES if path.name.endswith(end)), None)
+    if ending is None:
+        kinds = ", ".join((*_TABLES, *_ARCHIVES))
+        raise UserError(f"{path.name} is neither a folder of images nor one of {kinds}: write the path of one.")
+    x = _numbers(path, ending, options)
+    if x.ndim < 2 or len(x) == 0:
+        raise UserError(f"{path.name} holds {x.shape}: an array of examples has a row for each, (n, ...).")
+    scaled = x / options.get("scale", 1.0)
+    values = "real"
+    if scaled.min() >= 0 and scaled.max() <= 1:
+        values = "binary" if bool(np.isin(scaled, (0, 1)).all()) else "unit"
+    found = {"values": values, "shape": list(x.shape[1:])}
+    return {"loader": "array", "options": found, "files": [{"name": f"{name}{ending}", "path": str(path)}]}
+
+
+def _numbers(path: Path, ending: str, options: dict[str, Any]) -> Any:
+    import zipfile
+
+    import numpy as np
+    import pandas as pd
+
+    aside = [options[key] for key in ("labels", "groups") if options.get(key)]
+    try:
+        if ending == ".npy":
+            return np.load(path, allow_pickle=False)
+        if ending == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                chosen = options.get("array")
+                if chosen not in archive:
+                    raise UserError(
+                        f'{path.name}: name one of its arrays: --options \'{{"array": "{archive.files[0]}"}}\'.'
+                    )
+                return archive[chosen]
+        table = pd.read_parquet(path) if ending == ".parquet" else pd.read_csv(path)
+        return table.drop(columns=aside).to_numpy(dtype=float)
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path.name} cannot be read as numbers ({error}).") from error
 
 
 # Settings with which an estimator says something in seconds; its defaults are for numbers that stand in tables.

@@ -52,6 +52,9 @@ class SourceFile(BaseModel):
     )
     sha256: list[Sha256] = Field([], description="Known checksums of the file as fetched.")
     content_sha256: Sha256 | None = Field(None, description="Checksum of what is inside, whatever the container.")
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(
+        None, description="Checksum of a file of which no better one was published; needs an https address."
+    )
     members: str | None = Field(
         None, description="For archives and folders: the glob of the members that count as content."
     )
@@ -72,8 +75,12 @@ class SourceFile(BaseModel):
             raise ValueError("'mirror' must be a path below the mirror, without a leading '/' or '..'")
         if bad := [url for url in self.urls if not url.startswith(("https://", "http://"))]:
             raise ValueError(f"'urls' must be http or https addresses, not '{bad[0]}'")
-        if not self.is_local and not (self.sha256 or self.content_sha256):
-            raise ValueError("needs 'sha256' or 'content_sha256'")
+        if not self.is_local and not (self.sha256 or self.content_sha256 or self.md5):
+            raise ValueError("needs 'sha256' or 'content_sha256' (or 'md5', where nothing else was published)")
+        if self.md5 and (self.sha256 or self.content_sha256):
+            raise ValueError("has 'md5' beside a better checksum: remove 'md5'")
+        if self.md5 and not all(url.startswith("https://") for url in self.urls):
+            raise ValueError("has only 'md5', which can be forged: its 'urls' must begin with https://")
         if len(self.sha256) > 1 and self.content_sha256 is None:
             raise ValueError("has several 'sha256': add 'content_sha256', so that every container means the same data")
         return self
@@ -86,7 +93,7 @@ class SourceFile(BaseModel):
     @property
     def identity(self) -> str:
         """The checksum that stands for the file's content, however it is packed."""
-        return self.content_sha256 or self.sha256[0]
+        return self.content_sha256 or (f"md5 {self.md5}" if self.md5 else self.sha256[0])
 
 
 class Entry(BaseModel):
@@ -202,7 +209,7 @@ def splits(ref: DatasetRef) -> tuple[str, ...]:
 
 def require_checksum(found: Entry, file: SourceFile) -> None:
     """A user's own file or folder must be pinned too: without a checksum, the error gives the line to paste."""
-    if file.sha256 or file.content_sha256:
+    if file.sha256 or file.content_sha256 or file.md5:
         return
     line = own_checksum(found, file) or "sha256: <checksum of the file>"
     raise UserError(f"file '{file.name}' of dataset '{found.name}' has no checksum: add the line `{line}` to it.")

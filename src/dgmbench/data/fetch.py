@@ -17,7 +17,7 @@ from dgmbench.data.room import room
 from dgmbench.data.sources import Sources, obtain
 from dgmbench.data.transfer import Display, NoDisplay, Transfer, side_by_side
 from dgmbench.errors import UserError
-from dgmbench.files import read_json, sha256_file, write_json
+from dgmbench.files import md5_file, read_json, sha256_file, write_json
 
 MANIFEST = "manifest.json"
 JOBS = 4
@@ -30,7 +30,7 @@ class Measured:
     bytes: int
     sha256: str
     content_sha256: str | None  # None where the file cannot be opened as what it should be
-    matched: tuple[str, ...]  # which of the catalogue's checksums it has: "sha256", "content_sha256"
+    matched: tuple[str, ...]  # which of the catalogue's checksums it has: "sha256", "content_sha256", "md5"
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ def measure(path: Path, file: SourceFile) -> Measured:
     except UserError:
         content = None
     known = {"sha256": sha256 in file.sha256, "content_sha256": content is not None and content == file.content_sha256}
+    known["md5"] = file.md5 is not None and md5_file(path) == file.md5
     return Measured(path.stat().st_size, sha256, content, tuple(name for name, same in known.items() if same))
 
 
@@ -185,6 +186,8 @@ def _mismatch(file: SourceFile, measured: Measured) -> str:
     expected = [f"sha256 {value}" for value in file.sha256]
     if file.content_sha256:
         expected.append(f"content sha256 {file.content_sha256}")
+    if file.md5:
+        expected.append(f"md5 {file.md5}")
     content = measured.content_sha256 or "none, it cannot be opened"
     found = f"sha256 {measured.sha256}" + (f" (content sha256 {content})" if file.content_sha256 else "")
     return f"not the file that is expected: {measured.bytes:,} bytes with {found}, expected {' or '.join(expected)}"
