@@ -150,8 +150,7 @@ def prepare(
 ) -> None:
     """Turn raw files into splits with a certificate, in data/prepared; deterministic to the byte."""
     from dgmbench.data.catalogue import entries, resolve
-    from dgmbench.data.prepare import prepare as prepare_dataset
-    from dgmbench.progress import ConsoleProgress
+    from dgmbench.preparation import prepare_measured
     from dgmbench.report import cards
 
     raw, prepared = Path("data/raw"), Path("data/prepared")
@@ -160,12 +159,15 @@ def prepare(
         return
     for name in _named(names, everything, list(entries())):
         ref = resolve(name, _document(options, "--options"))
-        folder = prepare_dataset(ref, raw, prepared, ConsoleProgress(name))
+        folder, cost = prepare_measured(ref, raw, prepared)
         if show is not None:
             cards.write_card(folder, show)
         elif ref == resolve(name):
             cards.write_card(folder, cards.FOLDER / f"{name}.json")
-        print(f"{name}: prepared in {folder}")
+        print(
+            f"{name}: prepared in {folder}: {cost.rows:,} rows in {cost.seconds:.1f} s "
+            f"({cost.rows_per_second:,.0f} rows/s), peak {cost.peak_mb:,.0f} MB"
+        )
 
 
 def _prepare_all(names: list[str], raw: Path, prepared: Path) -> None:

@@ -9,11 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from dgmbench import people
-from dgmbench.data.catalogue import entry, resolve
+from dgmbench.data.catalogue import DatasetRef, entry, resolve
 from dgmbench.data.certificate import read_certificate
 from dgmbench.data.fetch import MANIFEST
 from dgmbench.data.prepare import prepare
@@ -21,6 +19,9 @@ from dgmbench.errors import UserError
 from dgmbench.files import write_text
 from dgmbench.machine import commit, machine, peak_memory_mb
 from dgmbench.progress import ConsoleProgress
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DONE, NOT_FETCHED, FAILED = "prepared", "not fetched", "failed"
 
@@ -69,20 +70,30 @@ def prepare_all(names: Iterable[str], raw: Path, destination: Path, cards: Path 
 
 
 def _prepare_one(name: str, raw: Path, destination: Path, cards: Path | None) -> Prepared:
-    started = time.monotonic()
-    folder = prepare(resolve(name), raw, destination, ConsoleProgress(name))
-    seconds, peak = time.monotonic() - started, peak_memory_mb()
+    folder, result = prepare_measured(resolve(name), raw, destination)
     if cards is not None:
         from dgmbench.report.cards import write_card
 
         write_card(folder, cards / f"{name}.json")
+    return result
+
+
+def prepare_measured(ref: DatasetRef, raw: Path, destination: Path) -> tuple[Path, Prepared]:
+    """Prepare one dataset in this process, with progress; the folder, and what it cost."""
+    started = time.monotonic()
+    folder = prepare(ref, raw, destination, ConsoleProgress(ref.name))
+    seconds, peak = time.monotonic() - started, peak_memory_mb()
     facts = list(read_certificate(folder)["splits"].values())
     rows, size = sum(f["rows"] for f in facts), sum(path.stat().st_size for path in folder.iterdir())
-    return Prepared(name, DONE, "", rows, facts[0]["dimension"], round(size / 1e6, 1), round(seconds, 2), peak)
+    return folder, Prepared(
+        ref.name, DONE, "", rows, facts[0]["dimension"], round(size / 1e6, 1), round(seconds, 2), peak
+    )
 
 
-def table(results: Iterable[Prepared]) -> Table:
+def table(results: Iterable[Prepared]) -> "Table":
     """What was prepared, for a terminal."""
+    from dgmbench import people  # not above: the processes that are measured would load all that it needs
+
     shown = []
     for r in results:
         sizes = (f"{r.rows:,}", f"{r.values:,}", f"{r.megabytes:,.1f}")

@@ -9,6 +9,10 @@ from typing import Protocol
 from dgmbench.format import duration
 
 
+def plural(unit: str) -> str:
+    return f"{unit}es" if unit.endswith(("ch", "sh", "s", "x")) else f"{unit}s"
+
+
 class Task(Protocol):
     def advance(self, by: int = 1) -> None: ...
 
@@ -34,7 +38,8 @@ class _Lines:
     """One plain line at most every `interval` seconds: done of total, rate, time to go."""
 
     def __init__(self, label: str, total: int, done: int, unit: str, interval: float):
-        self.label, self.total, self.done, self.unit, self.interval = label, total, done, unit, interval
+        self.label, self.total, self.done, self.interval = label, total, done, interval
+        self.units = plural(unit)
         self.start, self.first = time.monotonic(), done
         self.next = self.start + 2.0
 
@@ -47,7 +52,7 @@ class _Lines:
         rate = (self.done - self.first) / max(now - self.start, 1e-9)
         to_go = (self.total - self.done) / rate if rate > 0 else float("inf")
         print(
-            f"{self.label}: {self.done:,} of {self.total:,} {self.unit}s, {rate:,.1f} {self.unit}s/s, "
+            f"{self.label}: {self.done:,} of {self.total:,} {self.units}, {rate:,.1f} {self.units}/s, "
             f"{duration(to_go)} to go",
             file=sys.stderr,
             flush=True,
@@ -88,7 +93,7 @@ class ConsoleProgress:
         class _RateColumn(ProgressColumn):
             def render(self, task) -> Text:
                 rate = task.finished_speed or task.speed
-                return Text(f"{unit}s" if rate is None else f"{rate:,.1f} {unit}s/s")
+                return Text(plural(unit) if rate is None else f"{rate:,.1f} {plural(unit)}/s")
 
         columns = (
             TextColumn("{task.description}"),

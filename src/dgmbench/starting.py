@@ -7,7 +7,7 @@ import io
 import keyword
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dgmbench.errors import UserError
@@ -118,6 +118,8 @@ def _images(name: str, path: Path) -> dict[str, Any]:
     colour = modes.most_common(1)[0][0] in ("RGB", "RGBA", "P", "CMYK")
     scale = max(1.0, max(width, height) / _SIDE)
     options = {"height": max(1, round(height / scale)), "width": max(1, round(width / scale)), "colour": colour}
+    if len({PurePosixPath(member).parent for member in inside if member.endswith(suffix)}) > 1:
+        options["labels"] = True
     ending = ".zip" if path.is_dir() else next(end for end in _ARCHIVES if path.name.endswith(end))
     file = {"name": f"{name}{ending}", "path": str(path), "members": f"*{suffix}"}
     return {"loader": "images", "options": options, "files": [file]}
@@ -127,11 +129,15 @@ def _array(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Loader and file of one array: the shape of a row, and the narrowest kind that its values are of."""
     import numpy as np
 
+    from dgmbench.data.archives import open_bytes
+    from dgmbench.data.datasets import array
+
     ending = next((end for end in _TABLES if path.name.endswith(end)), None)
     if ending is None:
         kinds = ", ".join((*_TABLES, *_ARCHIVES))
         raise UserError(f"{path.name} is neither a folder of images nor one of {kinds}: write the path of one.")
-    x = _numbers(path, ending, options)
+    known = {key: options[key] for key in ("array", "labels", "groups") if key in options}
+    x, _, _ = array.read(path.name, open_bytes(path), array.Options(values="real", shape=(1,), **known))
     if x.ndim < 2 or len(x) == 0:
         raise UserError(f"{path.name} holds {x.shape}: an array of examples has a row for each, (n, ...).")
     scaled = x / options.get("scale", 1.0)
@@ -140,30 +146,6 @@ def _array(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
         values = "binary" if bool(np.isin(scaled, (0, 1)).all()) else "unit"
     found = {"values": values, "shape": list(x.shape[1:])}
     return {"loader": "array", "options": found, "files": [{"name": f"{name}{ending}", "path": str(path)}]}
-
-
-def _numbers(path: Path, ending: str, options: dict[str, Any]) -> Any:
-    import zipfile
-
-    import numpy as np
-    import pandas as pd
-
-    aside = [options[key] for key in ("labels", "groups") if options.get(key)]
-    try:
-        if ending == ".npy":
-            return np.load(path, allow_pickle=False)
-        if ending == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                chosen = options.get("array")
-                if chosen not in archive:
-                    raise UserError(
-                        f'{path.name}: name one of its arrays: --options \'{{"array": "{archive.files[0]}"}}\'.'
-                    )
-                return archive[chosen]
-        table = pd.read_parquet(path) if ending == ".parquet" else pd.read_csv(path)
-        return table.drop(columns=aside).to_numpy(dtype=float)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path.name} cannot be read as numbers ({error}).") from error
 
 
 # Settings with which an estimator says something in seconds; its defaults are for numbers that stand in tables.

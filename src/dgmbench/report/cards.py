@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FOLDER = Path("results/datasets")  # the cards of the catalogue's own options
 EXAMPLES, SIDE = 25, 5
 _POINTS = 2000
+_PAPER = 0.65  # grey between images, which may be white or black at their edges
 _PIXELS, _INCHES = 440, 3.0  # of a picture's edge
 
 
@@ -48,7 +49,7 @@ def picture(data: "Dataset") -> bytes:
     if pictures is None:
         low, high = x.min(), x.max()
         return _png(_enlarged((x - low) / (high - low or 1.0), _PIXELS // len(x), max(1, _PIXELS // x.shape[1])))
-    canvas = mosaic(pictures, SIDE, contrast)
+    canvas = mosaic(pictures, SIDE, contrast, _PAPER)
     scale = max(1, _PIXELS // max(canvas.shape[:2]))
     return _png(_enlarged(canvas, scale, scale))
 
@@ -131,15 +132,10 @@ class Card:
         return {split: len(facts["labels"]) for split, facts in self.split_facts.items() if "labels" in facts}
 
     @property
-    def absent(self) -> str:
-        """Why there are no splits to show, and what makes them."""
-        name = self.entry.name
-        if self.used:
-            return "Its certificate is not among the results of this budget."
-        return (
-            f"Not prepared where this page was made: `dgmbench fetch {name} && dgmbench prepare {name}`. "
-            + (self.entry.obtain or "")
-        ).strip()
+    def commands(self) -> str:
+        """What makes the certificate that is not there."""
+        fetch = f"dgmbench fetch {self.entry.name} && " if self.entry.files else ""
+        return f"{fetch}dgmbench prepare {self.entry.name}"
 
     @property
     def notes(self) -> dict[str, str]:

@@ -74,8 +74,8 @@ def as_pictures(samples: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray
     return flat.reshape(-1, *shape), bool(outside)
 
 
-def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
-    """Pictures in a square with white gaps; with `contrast` each is stretched to [0, 1]."""
+def mosaic(pictures: np.ndarray, side: int, contrast: bool, paper: float = 1.0) -> np.ndarray:
+    """Pictures in a square with gaps of the paper's grey; with `contrast` each is stretched to [0, 1]."""
     if contrast:
         low = pictures.min(axis=(1, 2), keepdims=True)
         reach = pictures.max(axis=(1, 2), keepdims=True) - low
@@ -83,7 +83,7 @@ def mosaic(pictures: np.ndarray, side: int, contrast: bool) -> np.ndarray:
     height, width = pictures.shape[1:3]
     gap = max(1, round(height / 14))
     lines = math.ceil(len(pictures) / side)
-    canvas = np.ones((lines * (height + gap) - gap, side * (width + gap) - gap, *pictures.shape[3:]))
+    canvas = np.full((lines * (height + gap) - gap, side * (width + gap) - gap, *pictures.shape[3:]), paper)
     for index, picture in enumerate(np.clip(pictures, 0, 1)):
         top, left = (index // side) * (height + gap), (index % side) * (width + gap)
         canvas[top : top + height, left : left + width] = picture

@@ -49,7 +49,7 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
     if len(files) != 1:
         raise UserError(f"the loader 'array' reads exactly one file, but the entry names {len(files)}.")
     name, path = next(iter(files.items()))
-    x, labels, groups = _read(name, open_bytes(path), options)
+    x, labels, groups = read(name, open_bytes(path), options)
     dimension = int(np.prod(options.shape))
     if len(x) == 0 or x.size != len(x) * dimension:
         raise UserError(f"{name} holds {x.shape}: not rows of the shape {list(options.shape)} that the entry declares.")
@@ -84,7 +84,7 @@ def _split_rows(n: int, groups: np.ndarray | None, options: Options) -> list[np.
     return parts if groups is None else [np.flatnonzero(np.isin(groups, part)) for part in parts]
 
 
-def _read(name: str, content: bytes, options: Options) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+def read(name: str, content: bytes, options: Options) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """The examples, and labels and groups where the options name them."""
     if name.endswith(".npy"):
         if options.labels or options.groups:
