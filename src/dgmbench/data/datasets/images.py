@@ -5,9 +5,12 @@
     binary      x = 1 where v / 255 >= threshold
 
 Images are taken in the order of their names, and split by a seeded permutation. A folder is fetched as a zip of its
-files (data/folder.py); zip, tar and tar.gz archives are read as they are.
+files (data/folder.py); zip, tar and tar.gz archives are read as they are, twice: names first, then pixels straight to
+their rows, so that no more than one image is held. Other files are passed over and counted in the certificate, among
+them those whose names begin with a dot, which some systems add to archives.
 """
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -31,7 +34,10 @@ class Options(LoaderOptions):
     )
     invert: bool = Field(False, description="Whether dark becomes bright: 1 - x.")
     threshold: float | None = Field(None, gt=0, le=1, description="Pixels of at least this value are 1, others 0.")
-    labels: bool = Field(False, description="Whether the folder that an image lies in is its label.")
+    background: int | None = Field(
+        None, ge=0, le=255, description="Grey level under transparent pixels; without one, they are refused."
+    )
+    labels: bool = Field(False, description="Whether the folder of an image, its whole path, is its label.")
     validation: float = Field(0.1, ge=0, lt=1, description="Fraction of the images that validate.")
     test: float = Field(0.2, ge=0, lt=1, description="Fraction of the images that test.")
     seed: int = Field(0, ge=0, description="Seed of the permutation.")
@@ -57,37 +63,68 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
     if len(files) != 1:
         raise UserError(f"the loader 'images' reads exactly one folder or archive, but the entry names {len(files)}.")
     archive, path = next(iter(files.items()))
-    found: dict[str, np.ndarray] = {}
-    with writer.progress.task("images read", total=path.stat().st_size, unit="byte") as task:
+    names = _names(path, writer)
+    places = _places(archive, len(names), options)
+    arrays = {split: writer.create(split, len(rows), _dtype(options)) for split, rows in places.items()}
+    target = {names[image]: (arrays[split], row) for split, rows in places.items() for row, image in enumerate(rows)}
+    with writer.progress.task("images read", total=len(names), unit="image") as task:
         for name, content in members(path):
-            if name.lower().endswith(_SUFFIXES):
-                where = f"{archive}: {name}"
-                image = decode(where, content, options.colour)
-                found[name] = fitted(where, image, options.height, options.width, options.fit)
-            task.advance(len(content))
-    names = sorted(found)
-    counts = {split: round(getattr(options, split) * len(names)) for split in ("validation", "test")}
-    if not names or (wanted := [s for s in counts if getattr(options, s) > 0 and counts[s] == 0]):
-        lacking = "to prepare" if not names else f"for a {wanted[0]} split"
-        raise UserError(f"{archive} holds {len(names)} images, too few {lacking}: add some ({', '.join(_SUFFIXES)}).")
+            if not _is_image(name):
+                continue
+            where = f"{archive}: {name}"
+            image = decode(where, content, options.colour, options.background)
+            x, row = target[name]
+            x[row] = _values(fitted(where, image, options.height, options.width, options.fit), options).ravel()
+            task.advance()
     folders = sorted({_folder(name) for name in names})
-    label = np.array([folders.index(_folder(name)) for name in names])
-    for split, rows in split_rows(len(names), counts["validation"], counts["test"], options.seed).items():
-        x = np.stack([found[names[row]] for row in rows])
-        writer.write(split, _values(x, options), labels=label[rows] if options.labels else None)
+    number = {folder: label for label, folder in enumerate(folders)}
+    labels = np.array([number[_folder(name)] for name in names])
+    for split, rows in places.items():
+        arrays[split].flush()
+        writer.attach(split, labels=labels[rows] if options.labels else None)
     writer.note(order="a seeded permutation of the images in the order of their names")
     if options.labels:
         writer.note(labels=f"the folder of an image: {', '.join(f'{i} {name}' for i, name in enumerate(folders))}")
     if options.threshold is not None:
-        writer.note(binarization=f"threshold: 1 where grey >= {options.threshold:g}, the same pixels always")
+        writer.note(binarization=f"threshold: 1 where v / 255 >= {options.threshold:g}, the same pixels always")
+
+
+def _names(path: Path, writer: Writer) -> list[str]:
+    """The names of the images, sorted; how many files of which kind are none is noted."""
+    names, others = [], Counter()
+    for name, _ in members(path):
+        if _is_image(name):
+            names.append(name)
+        else:
+            hidden = PurePosixPath(name).name.startswith(".")
+            others["hidden" if hidden else PurePosixPath(name).suffix.lower() or "no suffix"] += 1
+    if others:
+        writer.note(passed_over=dict(sorted(others.items())))
+    return sorted(names)
+
+
+def _places(archive: str, n: int, options: Options) -> dict[str, np.ndarray]:
+    """Which image, by its number, each row of a split is."""
+    counts = {split: round(getattr(options, split) * n) for split in ("validation", "test")}
+    lacking = [split for split, count in counts.items() if count == 0 and getattr(options, split) > 0]
+    if n == 0 or lacking:
+        what = f"for a {lacking[0]} split" if n else "to prepare"
+        raise UserError(f"{archive} holds {n} images, too few {what}: add some ({', '.join(_SUFFIXES)}).")
+    return split_rows(n, counts["validation"], counts["test"], options.seed)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
 
 
 def _folder(name: str) -> str:
-    return PurePosixPath(name).parent.name or "."
+    return PurePosixPath(name).parent.as_posix()
+
+
+def _dtype(options: Options) -> type:
+    return np.float32 if options.threshold is None else np.uint8
 
 
 def _values(x: np.ndarray, options: Options) -> np.ndarray:
     x = 255 - x if options.invert else x
-    if options.threshold is not None:
-        return (x >= 255 * options.threshold).astype(np.uint8)
-    return x / np.float32(255)
+    return x / np.float32(255) if options.threshold is None else x >= 255 * options.threshold
