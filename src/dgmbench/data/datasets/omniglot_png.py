@@ -15,6 +15,8 @@ program induction", Science 350 (2015).
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,13 +25,15 @@ from pydantic import Field
 from dgmbench.data import binarization
 from dgmbench.data.archives import members
 from dgmbench.data.images import decode
-from dgmbench.data.loading import Description, LoaderOptions, Writer
+from dgmbench.data.loading import SPLITS, Description, LoaderOptions, Writer
 from dgmbench.data.splitting import nonempty
 from dgmbench.errors import UserError
 
 _FROM, _SIDE = 105, 28
+_PARTS = 4 * _FROM // _SIDE  # quarters of a pixel that make a reduced one
 _CHARACTERS = {"images_background.zip": 964, "images_evaluation.zip": 659}
 _DRAWERS = 20
+_BLOCK = 512  # drawings held at once
 
 
 class Options(LoaderOptions):
@@ -48,28 +52,30 @@ def splits(options: Options) -> tuple[str, ...]:
 
 
 def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
-    drawings: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    ink: list[np.ndarray] = []
     total = _DRAWERS * sum(_CHARACTERS.values())
     with writer.progress.task("drawings read", total=total, unit="drawing") as task:
         for archive, characters in _CHARACTERS.items():
-            before = len(drawings)
-            for name, content in members(files[archive], "*.png"):
-                drawing = decode(f"{archive}: {name}", content, colour=False)
-                if drawing.shape != (_FROM, _FROM) or not np.isin(drawing, (0, 255)).all():
-                    raise UserError(f"{archive}: {name} is not a drawing of {_FROM} x {_FROM} in black and white.")
-                drawings[name] = drawing == 0
-                task.advance()
-            _check_counts(archive, list(drawings)[before:], characters)
-    if options.validation + options.test >= len(drawings):
-        raise UserError(f"{len(drawings):,} drawings leave none to train on: lower `validation` or `test`.")
-    order = sorted(drawings, key=lambda name: hashlib.sha256(name.encode()).digest())
-    kinds = {kind: number for number, kind in enumerate(sorted({_character(name) for name in drawings}))}
-    cuts = np.cumsum([len(order) - options.validation - options.test, options.validation])
-    for split, names in zip(("train", "validation", "test"), np.split(np.array(order), cuts)):
-        if len(names):
-            x = reduced(np.stack([drawings[name] for name in names]))
-            labels = np.array([kinds[_character(name)] for name in names])
-            binarization.write(writer, split, x, options.binarize, options.seed, labels=labels)
+            before = len(names)
+            for block in _blocks(members(files[archive], "*.png")):
+                drawings = np.stack([_drawing(f"{archive}: {name}", content) for name, content in block])
+                ink.append(reduced(drawings))
+                names += [name for name, _ in block]
+                task.advance(len(block))
+            _check_counts(archive, names[before:], characters)
+    n = len(names)
+    if options.validation + options.test >= n:
+        raise UserError(f"{n:,} drawings leave none to train on: lower `validation` or `test`.")
+    sums = np.concatenate(ink)
+    kinds = {kind: number for number, kind in enumerate(sorted({_character(name) for name in names}))}
+    label = np.array([kinds[_character(name)] for name in names])
+    order = np.array(sorted(range(n), key=lambda row: hashlib.sha256(names[row].encode()).digest()))
+    cuts = np.cumsum([n - options.validation - options.test, options.validation])
+    for split, rows in zip(SPLITS, np.split(order, cuts)):
+        if len(rows):
+            grey = sums[rows] / np.float32(_PARTS**2)
+            binarization.write(writer, split, grey, options.binarize, options.seed, labels=label[rows])
     binarization.note(writer, options.binarize, options.seed)
     writer.note(
         order="the SHA-256 of the drawings' names",
@@ -79,16 +85,25 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
 
 
 def reduced(drawings: np.ndarray) -> np.ndarray:
-    """Ink (n, 105, 105) of {0, 1} -> its mean over areas (n, 784), float32, exact before its one rounding."""
-    edges = np.arange(_SIDE + 1) * (_FROM * 4 // _SIDE)  # in quarters of a pixel: 15 to a reduced pixel
+    """Ink (n, 105, 105) of {0, 1} -> 225 times its mean over areas (n, 784), uint8: exact."""
+    edges = np.arange(_SIDE + 1) * _PARTS  # in quarters of a pixel
     pixels = 4 * np.arange(_FROM)
     overlap = np.minimum(edges[1:, None], pixels + 4) - np.maximum(edges[:-1, None], pixels)
     weights = np.maximum(overlap, 0).astype(np.float32)  # small integers: sums of their products are exact
-    ink = np.empty((len(drawings), _SIDE * _SIDE), dtype=np.float32)
-    for start in range(0, len(drawings), 512):
-        part = drawings[start : start + 512].astype(np.float32)
-        ink[start : start + 512] = (weights @ part @ weights.T).reshape(len(part), -1)
-    return ink / np.float32(225)
+    return (weights @ drawings.astype(np.float32) @ weights.T).astype(np.uint8).reshape(len(drawings), -1)
+
+
+def _blocks(found: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    while block := list(islice(found, _BLOCK)):
+        yield block
+
+
+def _drawing(where: str, content: bytes) -> np.ndarray:
+    """Ink (105, 105), bool."""
+    drawing = decode(where, content, colour=False)
+    if drawing.shape != (_FROM, _FROM) or not ((drawing == 0) | (drawing == 255)).all():
+        raise UserError(f"{where} is not a drawing of {_FROM} x {_FROM} in black and white.")
+    return drawing == 0
 
 
 def _character(name: str) -> str:
