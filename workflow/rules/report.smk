@@ -5,6 +5,7 @@ rule report:
             f"{RESULTS}/provenance/{name}.json" for name in BENCH.plan.experiments
         ],
         datasets=[f"{RESULTS}/datasets/{key}.json" for key in BENCH.plan.datasets],
+        cards=[str(path) for path in sorted(Path("results/datasets").glob("*.json"))],
     output:
         ledger=f"{RESULTS}/ledger.csv",
         summary=f"{RESULTS}/ledger.md",
