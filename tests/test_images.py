@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 import pytest
@@ -152,26 +153,38 @@ def test_a_large_image_is_refused_before_it_is_decoded(monkeypatch):
         decode("a", encoded(GREY), colour=False)
 
 
-@pytest.mark.parametrize(("size", "part"), [((5, 12), (5, 10)), ((10, 4), (2, 4)), ((4, 1), (1, 1))])
-def test_area_takes_the_middle_of_the_right_proportions_and_averages(size, part):
-    """On the target of 1 x 2, twice as wide as high."""
-    image = np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8)
-    (h, w), (part_h, part_w) = size, part
-    top, left = (h - part_h) // 2, (w - part_w) // 2
-    middle = image[top : top + part_h, left : left + part_w]
-    found = fitted("a", image, 1, 2, "area")
-    assert found.shape == (1, 2)
-    for cell in range(2):
-        weight = [max(Fraction(0), min(Fraction(cell + 1) * part_w / 2, x + 1) - max(Fraction(cell) * part_w / 2, x))
-                  for x in range(part_w)]  # fmt: skip
-        mean = sum(a * int(v) for a, v in zip(weight, middle.sum(axis=0))) / (Fraction(part_w, 2) * part_h)
-        assert abs(int(found[0, cell]) - mean) <= 1
+@pytest.mark.parametrize(
+    ("size", "target", "part"),
+    [
+        ((5, 12), (1, 2), (5, 10)),
+        ((10, 4), (1, 2), (2, 4)),
+        ((4, 1), (1, 2), (1, 1)),
+        ((11, 17), (3, 5), (10, 17)),
+        ((9, 7), (4, 3), (9, 6)),
+        ((2, 3), (5, 4), (2, 1)),
+        ((3, 3), (7, 7), (3, 3)),
+    ],
+)
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_area_takes_the_middle_of_the_right_proportions_and_averages_exactly(size, target, part, channels):
+    """Against sums over pixels in fractions, rounded once."""
+    image = np.random.default_rng(1).integers(0, 256, (*size, *channels), dtype=np.uint8)
+    top, left = (size[0] - part[0]) // 2, (size[1] - part[1]) // 2
+    middle = image[top : top + part[0], left : left + part[1]]
 
+    def overlaps(axis, cell):
+        side = Fraction(part[axis], target[axis])
+        low, high = cell * side, (cell + 1) * side
+        return [max(Fraction(0), min(high, x + 1) - max(low, x)) / side for x in range(part[axis])]
 
-def test_area_of_blocks_is_their_mean_for_each_channel():
-    image = np.random.default_rng(2).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    means = image.reshape(3, 4, 4, 4, 3).mean(axis=(1, 3))
-    assert np.abs(fitted("a", image, 3, 4, "area") - means).max() <= 1
+    found = fitted("a", image, *target, "area")
+    assert found.shape == (*target, *channels)
+    assert found.dtype == np.uint8
+    for place in np.ndindex(found.shape):
+        channel = middle if not channels else middle[:, :, place[2]]
+        rows, columns = overlaps(0, place[0]), overlaps(1, place[1])
+        mean = sum(a * b * int(channel[y, x]) for y, a in enumerate(rows) for x, b in enumerate(columns))
+        assert found[place] == floor(mean + Fraction(1, 2))
 
 
 def test_crop_takes_the_middle_and_exact_only_the_size():

@@ -92,13 +92,11 @@ def fitted(name: str, image: np.ndarray, height: int, width: int, fit: Fit) -> n
     """An image brought to (height, width): `area` crops its middle to the proportions and averages areas, `crop`
     takes its middle, `exact` takes it only if it has that size.
 
-    Areas are averaged along rows, rounded, then along columns, so that a value is at most one grey level off; an image
-    that is too small is enlarged by repeating its pixels.
+    An average is that of all pixels under an area, each by how much of it lies there, exact and rounded once. An image
+    that is too small is enlarged by the same rule.
 
     Raises `UserError` where it is too small to be cropped, or of another size.
     """
-    from PIL import Image
-
     h, w = image.shape[:2]
     if (h, w) == (height, width):
         return image
@@ -112,8 +110,21 @@ def fitted(name: str, image: np.ndarray, height: int, width: int, fit: Fit) -> n
     # The largest middle part with the proportions that are asked for.
     part_h, part_w = (h, max(1, h * width // height)) if h * width <= w * height else (max(1, w * height // width), w)
     top, left = (h - part_h) // 2, (w - part_w) // 2
-    middle = Image.fromarray(image[top : top + part_h, left : left + part_w])
-    return np.asarray(middle.resize((width, height), Image.Resampling.BOX))
+    sums = _overlapping(image[top : top + part_h, left : left + part_w], height)
+    sums = _overlapping(sums.swapaxes(0, 1), width).swapaxes(0, 1)
+    return ((2 * sums + part_h * part_w) // (2 * part_h * part_w)).astype(np.uint8)
+
+
+def _overlapping(values: np.ndarray, cells: int) -> np.ndarray:
+    """Sums over equal cells of the first axis, (m, ...) -> (cells, ...), int64, weighted by overlaps times `cells`."""
+    m = len(values)
+    sums = np.empty((cells, *values.shape[1:]), dtype=np.int64)
+    for cell in range(cells):
+        low, high = cell * m, (cell + 1) * m
+        first, last = low // cells, -(-high // cells)
+        weights = np.diff(np.clip(np.arange(first, last + 1) * cells, low, high))
+        sums[cell] = np.tensordot(weights, values[first:last].astype(np.int64), axes=1)
+    return sums
 
 
 def write_whole(writer: Writer, split: str, images: Sequence[np.ndarray], labels: np.ndarray | None = None) -> None:
