@@ -59,6 +59,14 @@ def file(**changes):
         ({"files": file(urls=["ftp://example.org/a"])}, "http"),
         ({"files": file(sha256="12")}, "sha256"),
         ({"files": file(sha256=None)}, "needs 'sha256' or 'content_sha256'"),
+        ({"files": file(sha256=None, md5="a" * 31)}, "'files.0.md5'"),
+        ({"files": file(sha256=None, md5="A" * 32)}, "'files.0.md5'"),
+        ({"files": file(md5="a" * 32)}, "has 'md5' beside a better checksum: remove 'md5'"),
+        ({"files": file(sha256=None, content_sha256=SHA, md5="a" * 32)}, "has 'md5' beside a better checksum"),
+        (
+            {"files": file(sha256=None, md5="a" * 32, urls=["https://example.org/a", "http://example.org/a"])},
+            "https://",
+        ),
         ({"files": file(sha256=[SHA, "b" * 64])}, "add 'content_sha256'"),
         ({"files": file(name="../a.npy")}, "'files.0.name'"),
         ({"files": file() * 2}, "same name"),
@@ -141,6 +149,18 @@ def test_identity_is_that_of_the_content_not_of_the_container(add):
         return catalogue.resolve("made").identity
 
     assert identity() == identity(sha256="b" * 64) == identity(sha256=[SHA, "b" * 64]) == identity(sha256=None)
+
+
+def test_a_file_with_nothing_but_md5_is_known_by_it(add):
+    def identity(**changes):
+        add(files=file(sha256=None, **changes))
+        return catalogue.resolve("made").identity
+
+    assert identity(md5="a" * 32) != identity(md5="b" * 32)
+    assert identity(md5="a" * 32) == identity(md5="a" * 32, urls=["https://example.org/elsewhere"])
+    # A checksum of another kind with the same digits is another one.
+    assert identity(md5="a" * 32) != identity(content_sha256="a" * 64)
+    assert catalogue.entry("made").files[0].identity == SHA
 
 
 def test_own_file_without_a_checksum_gives_the_line_to_paste(add, tmp_path):

@@ -24,6 +24,7 @@ serving = _MODULE.serving
 
 BODY = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(4000))
 SHA = hashlib.sha256(BODY).hexdigest()
+MD5 = hashlib.md5(BODY).hexdigest()
 
 
 @pytest.fixture
@@ -126,6 +127,34 @@ def test_a_gzipped_mirror_and_a_plain_origin_are_the_same_data(add, raw, server,
     assert plain["sha256"] == plain["content_sha256"] == SHA == manifest(raw)["files"][0]["content_sha256"]
     assert plain["matched"] == manifest(raw)["files"][0]["matched"] == ["content_sha256"]
     assert resolve("made").key == key
+
+
+def test_a_file_of_the_right_md5_is_accepted_and_its_sha256_written_down(add, raw, tmp_path):
+    add(mirror="made/a.npy", sha256=[], md5=MD5)
+    mirror = mirror_with(tmp_path, BODY)
+    fetch("made", raw, mirror=mirror)
+    row = {"file": "a.npy", "bytes": len(BODY), "sha256": SHA, "content_sha256": SHA, "matched": ["md5"]}
+    assert manifest(raw)["files"] == [{**row, "source": "mirror: made/a.npy"}]
+    shutil.rmtree(mirror)
+    assert (fetch("made", raw, mirror=mirror, offline=True) / "a.npy").read_bytes() == BODY
+
+
+def test_a_file_of_another_md5_is_refused_and_leaves_nothing(add, raw, tmp_path):
+    add(mirror="made/a.npy", sha256=[], md5=MD5)
+    with pytest.raises(UserError) as caught:
+        fetch("made", raw, mirror=mirror_with(tmp_path, BODY[:-1] + b"X"))
+    assert "mirror" in str(caught.value)
+    assert f"not the file that is expected: {len(BODY):,} bytes" in str(caught.value)
+    assert f"expected md5 {MD5}" in str(caught.value)
+    assert left(raw) == []
+
+
+def test_what_was_fetched_by_md5_and_altered_afterwards_is_fetched_again(add, raw, tmp_path):
+    add(mirror="made/a.npy", sha256=[], md5=MD5)
+    path = fetch("made", raw, mirror=mirror_with(tmp_path, BODY)) / "a.npy"
+    path.write_bytes(BODY[::-1])
+    fetch("made", raw, mirror=str(tmp_path / "mirror"))
+    assert path.read_bytes() == BODY
 
 
 @pytest.mark.parametrize("ranges", [True, False])
