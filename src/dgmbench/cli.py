@@ -393,6 +393,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    finally:
+        # All is done or undone: a signal that comes while the interpreter takes itself down has nothing to stop.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
