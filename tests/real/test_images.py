@@ -43,7 +43,7 @@ ROWS = {
     "set5": (None, None, 5),
     "set14": (None, None, 14),
 }
-# Two drawings of one character, a single dot, are the same: no other row is there twice.
+# Two people drew the first character of Braille, a dot, as the same pixels: no other row is there twice.
 TWICE = {("omniglot-105", "train"): 1}
 
 

@@ -80,6 +80,7 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
     writer.note(
         order="the SHA-256 of the drawings' names",
         labels="the character, 0 ... 1622 in the order of alphabet and number",
+        duplicates="two people drew the first character of Braille, a dot, as the same pixels",
         protocol="the 105 x 105 originals reduced by area; published 28 x 28 OMNIGLOT numbers are of another file",
     )
 
