@@ -1,6 +1,7 @@
 """What a person starts from is valid as it is written: a dataset of one's own, and an experiment that tries it."""
 
 import gzip
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,21 @@ def test_a_folder_of_images_becomes_a_dataset(own, tmp_path, mode, shape):
     assert {split: len(part) for split, part in data.splits.items()} == {"train": 18, "validation": 6, "test": 6}
     assert set(np.concatenate([part.labels for part in data.splits.values()]).tolist()) == {0, 1}
     assert "0 cat, 1 dog" in data.certificate["notes"]["labels"]
+
+
+def test_an_archive_with_files_beside_the_images(own, tmp_path):
+    photographs(tmp_path / "pets", kinds=("all",))
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        archive.writestr("__MACOSX/._000.png", b"not an image")
+        archive.writestr("README.txt", b"text")
+        for path in sorted((tmp_path / "pets").rglob("*.png")):
+            archive.write(path, path.name)
+    starting.new_dataset("pets", tmp_path / "pets.zip", {})
+    fetch("pets", tmp_path / "raw")
+    data = open_dataset(prepare(catalogue.resolve("pets"), tmp_path / "raw", tmp_path / "prepared"))
+    assert sum(map(len, data.splits.values())) == 30
+    assert data.train.labels is None, "one folder labels nothing"
+    assert data.certificate["notes"]["passed_over"] == {".txt": 1, "hidden": 1}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ TEMPLATE = Path(__file__).parent / "templates" / "model.py.txt"
 EXPERIMENTS_ROOT = Path("workflow/experiments/mine")
 _TABLES = (".npy", ".npz", ".csv", ".csv.gz", ".parquet")
 _ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".webp")
 _SIDE = 32  # longest side of images as they are prepared, unless the options say otherwise
 
 
@@ -91,37 +90,47 @@ def new_dataset(name: str, path: Path, options: dict[str, Any]) -> Path:
 
 
 def _images(name: str, path: Path) -> dict[str, Any]:
-    """Loader and file of a folder or archive of images: the commonest suffix, the commonest size."""
+    """Loader and file of a folder or archive of images: the commonest size, folders as labels where there are several."""
     from PIL import Image, UnidentifiedImageError
 
     from dgmbench.data.archives import members
+    from dgmbench.data.datasets.images import SUFFIXES, is_image
     from dgmbench.data.folder import matching
 
     if path.is_dir():
-        inside = matching(path, "*")
+        inside = ((member, file) for member, file in matching(path, "*").items())
     else:
-        inside = {member: io.BytesIO(content) for member, content in members(path)}
-    suffixes = Counter(suffix for suffix in (Path(member).suffix for member in inside) if suffix.lower() in _IMAGES)
-    if not suffixes:
-        raise UserError(f"{path} holds no image ({', '.join(_IMAGES)}): write the path of a folder of images.")
-    suffix = suffixes.most_common(1)[0][0]
-    sizes, modes = Counter(), Counter()
-    for member, source in inside.items():
-        if member.endswith(suffix):
-            try:
-                with Image.open(source) as image:
-                    sizes[image.size] += 1
-                    modes[image.mode] += 1
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-                raise UserError(f"{path}: {member} is not an image that can be read ({error}): remove it.") from error
-    (width, height), _ = sizes.most_common(1)[0]
-    colour = modes.most_common(1)[0][0] in ("RGB", "RGBA", "P", "CMYK")
+        inside = ((member, io.BytesIO(content)) for member, content in members(path))
+    kinds: Counter[tuple[tuple[int, int], str]] = Counter()
+    suffixes, folders = set(), set()
+    for member, source in inside:
+        if not is_image(member):
+            continue
+        try:
+            with Image.open(source) as image:
+                kinds[image.size, image.mode] += 1
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path}: {member} is not an image that can be read ({error}): remove it.") from error
+        suffixes.add(PurePosixPath(member).suffix)
+        folders.add(PurePosixPath(member).parent)
+    if not kinds:
+        raise UserError(f"{path} holds no image ({', '.join(SUFFIXES)}): write the path of a folder of images.")
+    ((width, height), mode), _ = kinds.most_common(1)[0]
     scale = max(1.0, max(width, height) / _SIDE)
-    options = {"height": max(1, round(height / scale)), "width": max(1, round(width / scale)), "colour": colour}
-    if len({PurePosixPath(member).parent for member in inside if member.endswith(suffix)}) > 1:
-        options["labels"] = True
-    ending = ".zip" if path.is_dir() else next(end for end in _ARCHIVES if path.name.endswith(end))
-    file = {"name": f"{name}{ending}", "path": str(path), "members": f"*{suffix}"}
+    options = {
+        "height": max(1, round(height / scale)),
+        "width": max(1, round(width / scale)),
+        "colour": mode in ("RGB", "RGBA", "P", "CMYK"),
+        "labels": len(folders) > 1,
+    }
+    if path.is_dir():
+        file = {
+            "name": f"{name}.zip",
+            "path": str(path),
+            "members": f"*{suffixes.pop()}" if len(suffixes) == 1 else "*",
+        }
+    else:
+        file = {"name": name + next(end for end in _ARCHIVES if path.name.endswith(end)), "path": str(path)}
     return {"loader": "images", "options": options, "files": [file]}
 
 

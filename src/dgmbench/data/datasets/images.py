@@ -22,7 +22,7 @@ from dgmbench.data.loading import SPLITS, Description, LoaderOptions, Writer
 from dgmbench.data.splitting import split_rows
 from dgmbench.errors import UserError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp", ".gif")
 
 
 class Options(LoaderOptions):
@@ -69,7 +69,7 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
     target = {names[image]: (arrays[split], row) for split, rows in places.items() for row, image in enumerate(rows)}
     with writer.progress.task("images read", total=len(names), unit="image") as task:
         for name, content in members(path):
-            if not _is_image(name):
+            if not is_image(name):
                 continue
             where = f"{archive}: {name}"
             image = decode(where, content, options.colour, options.background)
@@ -93,7 +93,7 @@ def _names(path: Path, writer: Writer) -> list[str]:
     """The names of the images, sorted; how many files of which kind are none is noted."""
     names, others = [], Counter()
     for name, _ in members(path):
-        if _is_image(name):
+        if is_image(name):
             names.append(name)
         else:
             hidden = PurePosixPath(name).name.startswith(".")
@@ -109,12 +109,13 @@ def _places(archive: str, n: int, options: Options) -> dict[str, np.ndarray]:
     lacking = [split for split, count in counts.items() if count == 0 and getattr(options, split) > 0]
     if n == 0 or lacking:
         what = f"for a {lacking[0]} split" if n else "to prepare"
-        raise UserError(f"{archive} holds {n} images, too few {what}: add some ({', '.join(_SUFFIXES)}).")
+        raise UserError(f"{archive} holds {n} images, too few {what}: add some ({', '.join(SUFFIXES)}).")
     return split_rows(n, counts["validation"], counts["test"], options.seed)
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not PurePosixPath(name).name.startswith(".")
+def is_image(name: str) -> bool:
+    """Whether a file of a folder or archive counts as one of its images; hidden ones do not."""
+    return name.lower().endswith(SUFFIXES) and not PurePosixPath(name).name.startswith(".")
 
 
 def _folder(name: str) -> str:
