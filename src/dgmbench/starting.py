@@ -90,7 +90,7 @@ def new_dataset(name: str, path: Path, options: dict[str, Any]) -> Path:
 
 
 def _images(name: str, path: Path) -> dict[str, Any]:
-    """Loader and file of a folder or archive of images: the commonest size, folders as labels where there are several."""
+    """Loader and file of a folder or archive of images: commonest size; folders are labels where several."""
     from PIL import Image, UnidentifiedImageError
 
     from dgmbench.data.archives import members
