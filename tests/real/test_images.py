@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from dgmbench.data.fetch import fetch
 from dgmbench.data.images import decode, fitted, whole
 from dgmbench.data.patches import grey
 from dgmbench.data.prepare import open_dataset, prepare
-from dgmbench.files import md5_file
+from dgmbench.files import md5_file, read_json
 
 MIRROR = os.environ.get("DGMBENCH_MIRROR")
 pytestmark = pytest.mark.skipif(not MIRROR, reason="DGMBENCH_MIRROR names no mirror of the real files")
@@ -45,6 +45,8 @@ ROWS = {
 }
 # Two people drew the first character of Braille, a dot, as the same pixels: no other row is there twice.
 TWICE = {("omniglot-105", "train"): 1}
+# Prepared in about a second. A certificate holds the checksum of every array, so that equal ones mean equal bytes.
+TWO_TIMES = ("mnist-dynamic", "tiny8x8", "bsd68", "set12", "set5", "set14")
 
 
 @pytest.fixture(scope="module")
@@ -190,12 +192,29 @@ def test_bsd68_is_the_luma_of_photographs_of_the_test_half_of_bsds300(dataset, b
     assert set(data.splits) == {"test"}
     assert len(set(numbers)) == 68
     assert {("test", number) for number in numbers} <= bsds300.keys()
+    assert {number for half, number in bsds300 if half == "train"}.isdisjoint(numbers)
     differences = [
         np.abs(np.rint(image * 255) - bsds300["test", number]).max() for number, image in zip(numbers, images)
     ]
     assert max(differences) <= 1.5
     sizes = [image.shape for image in images]
     assert (sizes.count((321, 481)), sizes.count((481, 321))) == (53, 15)
+
+
+def test_bsd68_has_the_numbers_of_the_published_list(dataset):
+    listed = Path(MIRROR) / "bsds/bsd68_ids.txt"
+    if not listed.is_file():
+        pytest.skip(f"{MIRROR} holds no bsds/bsd68_ids.txt: the list is no file of the catalogue")
+    numbers = [int(line) for line in listed.read_text().split()]
+    assert len(numbers) == 68
+    assert sorted(dataset("bsd68").certificate["notes"]["bsds_numbers"]) == numbers
+
+
+@pytest.mark.parametrize("name", TWO_TIMES)
+def test_prepared_again_is_the_same_to_the_byte(dataset, raw, tmp_path, name):
+    first, again = dataset(name), prepare(resolve(name), raw(name).parent, tmp_path)
+    assert read_json(again / certificate.FILE) == first.certificate
+    assert certificate.verify(again) == []
 
 
 def test_bsds300_has_200_and_100_photographs_and_none_in_both_halves(bsds300):
