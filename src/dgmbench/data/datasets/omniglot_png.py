@@ -78,6 +78,7 @@ def prepare(files: dict[str, Path], options: Options, writer: Writer) -> None:
             binarization.write(writer, split, grey, options.binarize, options.seed, labels=label[rows])
     binarization.note(writer, options.binarize, options.seed)
     writer.note(
+        alphabets=", ".join(sorted({kind.split("/")[0] for kind in kinds})),
         order="the SHA-256 of the drawings' names",
         labels="the character, 0 ... 1622 in the order of alphabet and number",
         duplicates="two people drew the first character of Braille, a dot, as the same pixels",
