@@ -125,4 +125,6 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
             va="bottom",
             fontsize=7,
             color=COLORS[1],
+            # Two published numbers can be closer than their names are high: a line must not strike a name through.
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )
