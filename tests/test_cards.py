@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dgmbench.data.prepared import Dataset, Split
 from dgmbench.preparation import DONE, FAILED, NOT_FETCHED, prepare_all, write_benchmark
 from dgmbench.report import cards
 
+ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
 
 
@@ -109,3 +111,10 @@ def test_a_split_that_is_not_there_is_refused_in_a_sentence(tmp_path):
     (directory / "certificate.json").write_text(json.dumps(facts))
     with pytest.raises(CannotBeDone, match="no validation split"):
         _ = open_dataset(directory).validation
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results" / "datasets").glob("*.json")), ids=lambda path: path.stem)
+def test_the_committed_cards_are_of_the_catalogue_as_it_is(path):
+    told = json.loads(path.read_text())
+    assert told["identity"] == catalogue.resolve(path.stem).identity, f"run: dgmbench prepare {path.stem}"
+    assert Image.open(path.with_suffix(".png")).size[0] > 100
