@@ -24,8 +24,9 @@ from dgmbench.fingerprint import code_fingerprint
 from dgmbench.layout import FORMAT, Layout
 from dgmbench.models.base import Model
 from dgmbench.models.registry import model_class, model_module
-from dgmbench.progress import Progress
+from dgmbench.progress import NoProgress, Progress
 from dgmbench.runs import Run
+from dgmbench.training import distributed
 from dgmbench.training.session import Session
 
 LOG_TAIL = 8  # lines of a failure's traceback that the manifest keeps
@@ -56,17 +57,39 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+class _Follower(Session):
+    """The session of a process that is not the first: all hold the same state, and the first one writes it."""
+
+    def save(self) -> None:
+        pass
+
+
 def train(run: Run, layout: Layout, *, threads: int, checkpoint_seconds: float, progress: Progress) -> dict[str, Any]:
-    """Train `run`, or continue it from its checkpoint; write its files and return its manifest."""
+    """Train `run`, or continue it from its checkpoint; write its files and return its manifest.
+
+    Started by torchrun in several processes, all of them train it together, and the first one writes.
+
+    Raises:
+        UserError: the run is not what it was planned as, or its model trains in one process only.
+    """
     check_run(run)
     use_threads(threads)
+    with distributed.joined(run.device) as group:
+        if group.size > 1 and not getattr(model_class(run.model), "distributed", False):
+            raise UserError(f"model '{run.model}' trains in one process: start it without torchrun.")
+        return _train(run, layout, group, threads, checkpoint_seconds, progress if group.rank == 0 else NoProgress())
+
+
+def _train(
+    run: Run, layout: Layout, group: distributed.Group, threads: int, checkpoint_seconds: float, progress: Progress
+) -> dict[str, Any]:
     data = open_dataset(layout.prepared / run.dataset_key)
     model = model_class(run.model)(model_class(run.model).Spec.model_validate(run.spec), data.dimension)
-    session = Session(
+    session = (Session if group.rank == 0 else _Follower)(
         generator_for(run.device, "train", run.id),
         checkpoint_path=layout.work(run.id) / "checkpoint.safetensors",
         checkpoint_seconds=checkpoint_seconds,
-        fingerprint=f"{run.id} {certificate_sha256(data)} {run.device} {threads} {torch.__version__}",
+        fingerprint=f"{run.id} {certificate_sha256(data)} {run.device} {threads} {torch.__version__} {group.size}",
         progress=progress,
     )
     status, reason, tail = _fit(model, data, session)
@@ -81,13 +104,15 @@ def train(run: Run, layout: Layout, *, threads: int, checkpoint_seconds: float, 
         "certificate_sha256": certificate_sha256(data),
         "files": {},
     }
+    if group.rank > 0:
+        return manifest
     if status == "done":
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state().items()}
         path = layout.blobs(run.id) / "model.safetensors"
         files.write_bytes(path, serialize(state))
         manifest["parameters"] = sum(tensor.numel() for tensor in state.values())
         manifest["files"]["model"] = describe_file(path, layout)
-    manifest["measured"] = machine.measured(session.seconds, run.device, threads)
+    manifest["measured"] = machine.measured(session.seconds, run.device, threads) | {"processes": group.size}
     folder = layout.run(run.id)
     files.write_text(folder / "history.csv", _history_csv(session.history))
     files.write_yaml(folder / "spec.yaml", {"id": run.id, **run.document})

@@ -95,7 +95,7 @@ def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor],
         warming, exchanged = iteration < spec.warm_up, group.exchanged
         seen = partial if warming else whole
         theta = _network.natural_parameters(layers, em["log_weights"])
-        row = {"rounding": _rounding(spec, layers, em["log_weights"], theta, data.train)}
+        row = {"rounding": _rounding(spec, layers, em["log_weights"], theta, data.start)}
         objective, moments, measured = expectation(spec, seen, theta, em, workspace, session.generator, group)
         validation = workspace.log_prob(data.validation, theta)
         reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, data, session.generator, group)
@@ -185,13 +185,17 @@ def maximisation(
             try:
                 updated[i], solved = _node.maximise(node, nodes[i], spec.solver_iterations)
             except _node.Singular:
-                raise CannotBeDone(
-                    f"node {i + 1} of layer {j + 1} collapsed: the covariance of its examples is not positive definite "
-                    f"with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {data.advice:.1g} or more"
-                    + (", or precision to float64." if spec.precision == "float32" else ", or fewer components.")
-                ) from None
+                # Every process has to hear of it, and then refuses at once.
+                updated[i], solved = math.nan, 0
             evaluations += solved
         group.sum(updated)
+        collapsed = (~updated.isfinite().all(2).all(1)).nonzero().flatten().tolist()
+        if collapsed:
+            raise CannotBeDone(
+                f"node {collapsed[0] + 1} of layer {j + 1} collapsed: the covariance of its examples is not positive "
+                f"definite with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {data.advice:.1g} or more"
+                + (", or precision to float64." if spec.precision == "float32" else ", or fewer components.")
+            )
         nodes.copy_(updated)
         for i in empty.nonzero().flatten().tolist():
             largest = int(totals.argmax())

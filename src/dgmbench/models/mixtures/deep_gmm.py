@@ -94,6 +94,7 @@ class Spec(base.ModelSpec):
 class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
     Spec = Spec
     accepts = frozenset({"unit", "real"})
+    distributed = True
 
     @classmethod
     def operations(cls, spec: Spec, dimension: int) -> float:

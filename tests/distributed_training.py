@@ -1,0 +1,53 @@
+"""One training as a script, for torchrun to start in several processes: python distributed_training.py CASE FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.models.registry import model_class
+from dgmbench.training.distributed import joined
+from dgmbench.training.session import Session
+
+D, N = 5, 3001  # not a multiple of any number of processes
+
+CASES = {
+    "deep-soft": ("deep_gmm", {"components": (5, 3), "assignment": "soft"}),
+    "deep-heuristic": (
+        "deep_gmm",
+        {"components": (5, 3), "assignment": "heuristic", "warm_up": 2, "pseudo_count": 1.0},
+    ),
+    "deep-hard": ("deep_gmm", {"components": (4, 2, 2), "assignment": "hard", "pseudo_count": 1.0}),
+}
+
+
+def data() -> Dataset:
+    g = np.random.default_rng(3)
+    parts = [g.normal(size=(N // 3 + 1, D)) @ g.normal(size=(D, D)) + 2 * g.normal(size=D) for _ in range(3)]
+    x = np.concatenate(parts)[:N].astype(np.float32)
+    g.shuffle(x)
+    return Dataset("made", "made", "real", (D,), dict.fromkeys(("train", "validation", "test"), Split(x)), {})
+
+
+def fit(case: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    name, options = CASES[case]
+    if name == "deep_gmm":
+        options = options | {"warm_up_examples": 1000}
+    options = {"iterations": 6, "tolerance": 0.0, "precision": "float64"} | options
+    model = model_class(name)(model_class(name).Spec(**options), D)
+    session = Session(torch.Generator().manual_seed(5))
+    model.fit(data(), session)
+    return model.state(), session.history
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined("cpu") as group:
+        state, history = fit(sys.argv[1])
+    folder = Path(sys.argv[2])
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / f"{group.rank}.safetensors")
+    (folder / f"{group.rank}.json").write_text(json.dumps({"size": group.size, "history": history}))
