@@ -143,7 +143,7 @@ def expectation(
         drawn = torch.randint(len(theta), em["paths"].shape, generator=generator, device=theta.device)
         warm = search.ascend(seen.z, em["paths"][seen.rows], _WARM_PASSES)
         random = search.ascend(seen.z, drawn[seen.rows], _RANDOM_PASSES)
-        tally[1] = (random[0] > warm[0]).sum()
+        tally[1] = ((random[0] > warm[0]) & (random[1] != warm[1])).sum()
         scores, paths = better(warm, random)
         expected = (_WARM_PASSES + _RANDOM_PASSES) * sum(spec.components)
         assert search.evaluations == expected * len(seen.z)
