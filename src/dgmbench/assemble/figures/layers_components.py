@@ -1,0 +1,107 @@
+"""Log-likelihood against the number of components in the top layer, one line for each number of layers.
+
+    layers = 1 where a row's grid gives one number of components, and the length of the list where it gives a list,
+    whose first entry is the top layer, nearest z
+
+Reference: van den Oord and Schrauwen, "Factoring variations in natural images with deep Gaussian mixture models", NIPS
+2014, figure 4.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dgmbench.assemble.figures.base import INK, FigureData, done, grid, new_figure, nothing_to_show, series_style, where
+from dgmbench.data import catalogue
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TRAIN, TEST = "train", "test"
+PER_LINE = 2
+BARS = {"capsize": 2, "elinewidth": 0.8, "capthick": 0.8}
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `x`, the grid's key (default components); `metric` (default log_likelihood)."""
+    x, metric = options.get("x", "components"), options.get("metric", "log_likelihood")
+    cells = done(data.cells[data.cells["metric"] == metric])
+    cells = where(cells, (x in parameters for parameters in cells["parameters"]))
+    cells = cells[~cells["variant"].str.contains("chosen on validation")]
+    cells = cells.assign(split=[_split(name) for name in cells["evaluation_name"]])
+    cells = cells[cells["split"].notna()]
+    if cells.empty:
+        return nothing_to_show(f"No row with a grid over '{x}' has a '{metric}' of the train or test split yet.")
+    cells = cells.assign(
+        top=[float(sizes(parameters[x])[0]) for parameters in cells["parameters"]],
+        layers=[len(sizes(parameters[x])) for parameters in cells["parameters"]],
+    )
+    datasets = list(dict.fromkeys(cells["dataset"]))
+    columns = min(PER_LINE, len(datasets))
+    lines = math.ceil(len(datasets) / columns)
+    figure, axes = new_figure(lines, columns, height=2.9 * lines + 0.4)
+    depths = sorted(set(cells["layers"]))
+    named: dict[str, Any] = {}
+    for index, (panel, dataset) in enumerate(zip(axes.flat, datasets)):
+        own = cells[cells["dataset"] == dataset]
+        _panel(panel, own, depths, named)
+        panel.set_title(f"{chr(ord('a') + index)}  {_title(dataset)}")
+        panel.set_xlabel(f"{x} in the top layer [count]")
+        panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {', '.join(_kinds(own))}")
+    for unused in axes.flat[len(datasets) :]:
+        unused.axis("off")
+    order = sorted(named, key=lambda label: (label.split(", ")[1] != TEST, label))
+    figure.legend(
+        [named[label] for label in order],
+        order,
+        loc="outside lower center",
+        ncols=len(depths) if len(order) > len(depths) else len(order),
+        handlelength=3.4,
+        title="error bars: ± 1 standard deviation over seeds" if cells["seed_sd"].notna().any() else None,
+    )
+    return figure
+
+
+def sizes(components: int | Sequence[int]) -> tuple[int, ...]:
+    """Components of each layer, top layer first: 10 -> (10,), [10, 5] -> (10, 5)."""
+    return tuple(components) if isinstance(components, (list, tuple)) else (components,)
+
+
+def _split(evaluation: str) -> str | None:
+    """The split that a column is measured on, by its evaluation's name."""
+    return next((split for split in (TRAIN, TEST) if split in evaluation), None)
+
+
+def _title(dataset: str) -> str:
+    known = catalogue.entries()
+    return known[dataset].title if dataset in known else dataset
+
+
+def _kinds(cells: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(cells["kind"]))
+
+
+def _panel(panel: "Axes", cells: pd.DataFrame, depths: list[int], named: dict[str, Any]) -> None:
+    """Marker and line tell the number of layers; a filled marker on a full-width line is the test split."""
+    for split in (TRAIN, TEST):
+        for index, layers in enumerate(depths):
+            part = cells[(cells["layers"] == layers) & (cells["split"] == split)].sort_values("top")
+            if part.empty:
+                continue
+            drawn = series_style(index)
+            if split == TRAIN:
+                drawn |= {"markerfacecolor": "white", "markeredgecolor": drawn["color"], "linewidth": 0.8}
+            label = f"{layers} layer{'s' if layers > 1 else ''}, {split}"
+            spread = part["seed_sd"].astype(float)
+            bars = spread.fillna(0) if spread.notna().any() else None
+            named[label] = panel.errorbar(part["top"], part["obtained"], yerr=bars, label=label, **drawn, **BARS)
+    panel.set_xscale("log", base=2)
+    ticks = sorted(set(cells["top"]))
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.margins(x=0.06, y=0.08)
+    panel.tick_params(axis="x", colors=INK)
+    grid(panel)
