@@ -50,8 +50,8 @@ def estimate(model: Density, data: Dataset, settings: Settings, bench: Workbench
     """
     if data.dimension != 2:
         raise CannotBeDone(
-            f"a density is drawn in the plane, and the examples of '{data.name}' have {data.dimension} values: choose a "
-            "dataset with two, such as toys-two-moons."
+            f"a density is drawn in the plane, and the examples of '{data.name}' have {data.dimension} values: choose "
+            "a dataset with two, such as toys-two-moons."
         )
     split = data.splits[settings.split]
     points = split.take(slice(0, settings.examples), bench.generator).double()

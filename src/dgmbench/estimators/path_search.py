@@ -59,8 +59,8 @@ def estimate(model: Density, data: Dataset, settings: Settings, bench: Workbench
     """
     if not (hasattr(model, "search_paths") and hasattr(model, "best_paths")):
         raise CannotBeDone(
-            "this model has no paths to search: evaluate 'path_search' on a layered mixture (deep_gmm), and take it out "
-            "of the other rows."
+            "this model has no paths to search: evaluate 'path_search' on a layered mixture (deep_gmm), and take it "
+            "out of the other rows."
         )
     split = data.splits[settings.split]
     x = split.take(slice(0, settings.examples), bench.generator).to(bench.device)
