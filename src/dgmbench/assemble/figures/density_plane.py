@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dgmbench.assemble.figures.base import FAINT, INK, FigureData, new_figure, nothing_to_show
+from dgmbench.assemble.figures.base import FAINT, INK, WIDTH, FigureData, new_figure, nothing_to_show
 from dgmbench.data import catalogue
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ PERCENT = (10, 30, 50, 70, 90, 99)  # of the mass, inside the contours
 RED = "#c1121f"
 PER_LINE = 3
 POINTS = 250  # of the data, drawn
+DIAGRAM_HEIGHT = 1.35  # inches, with the title
 ROOM = 0.75  # how far a trail may widen a panel on each side, as a share of the grid's width
 
 
@@ -38,17 +39,17 @@ def draw(data: FigureData, options: dict) -> "Figure":
         return nothing_to_show("\n".join(["No density is here yet.", *reasons[:3]]))
     columns = min(PER_LINE, len(rows))
     lines = math.ceil(len(rows) / columns)
-    heights = [1.15, 2.05] * lines
-    figure, axes = new_figure(2 * lines, columns, height=lines * 3.6 * 3 / max(columns, 2), height_ratios=heights)
     datasets = data.cells.drop_duplicates("row").set_index("row")["dataset"].to_dict()
     limits = _limits(found, datasets, options.get("trail", True))
+    shape = max((high - low)[1] / (high - low)[0] for low, high in limits.values())
+    panel_height = min(shape * ((WIDTH - 1.0) / columns - 0.35), 3.2) + 0.45  # inches, with the axis' label
+    heights = [DIAGRAM_HEIGHT, panel_height] * lines
+    figure, axes = new_figure(2 * lines, columns, height=sum(heights) + 0.3, height_ratios=heights)
     handles: dict[str, object] = {}
     contours = None
     for index, row in enumerate(rows):
-        diagram, panel = (
-            axes[2 * (index // columns), index % columns],
-            axes[2 * (index // columns) + 1, index % columns],
-        )
+        line, column = divmod(index, columns)
+        diagram, panel = axes[2 * line, column], axes[2 * line + 1, column]
         title = textwrap.fill(data.labels.get(row, row), 30)
         diagram.set_title(f"{chr(ord('a') + index % 26)}  {title}")
         diagram.axis("off")
@@ -66,12 +67,12 @@ def draw(data: FigureData, options: dict) -> "Figure":
         panel.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         unit = _unit(datasets.get(row, ""))
         panel.set_xlabel(f"first value [{unit}]")
-        panel.set_ylabel(f"second value [{unit}]" if index % columns == 0 else "")
+        panel.set_ylabel(f"second value [{unit}]" if column == 0 else "")
     for unused in range(len(rows), lines * columns):
         axes[2 * (unused // columns), unused % columns].axis("off")
         axes[2 * (unused // columns) + 1, unused % columns].axis("off")
     if contours is not None:
-        bar = figure.colorbar(contours, ax=axes[1::2].ravel().tolist(), shrink=0.85, aspect=24, pad=0.02)
+        bar = figure.colorbar(contours, ax=axes[1::2].ravel().tolist(), shrink=0.85 / lines, aspect=20, pad=0.02)
         bar.set_label("mass inside the contour [%]")
         bar.outline.set_linewidth(0.5)
     figure.legend(

@@ -8,6 +8,7 @@ Reference: van den Oord and Schrauwen, "Factoring variations in natural images w
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +49,17 @@ def draw(data: FigureData, options: dict) -> "Figure":
     for index, (panel, dataset) in enumerate(zip(axes.flat, datasets)):
         own = cells[cells["dataset"] == dataset]
         _panel(panel, own, depths, named)
-        panel.set_title(f"{chr(ord('a') + index)}  {_title(dataset)}")
+        panel.set_title(textwrap.fill(f"{chr(ord('a') + index)}  {_title(dataset)}", 80 // columns))
         panel.set_xlabel(f"{x} in the top layer [count]")
         panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {', '.join(_kinds(own))}")
     for unused in axes.flat[len(datasets) :]:
         unused.axis("off")
-    order = sorted(named, key=lambda label: (label.split(", ")[1] != TEST, label))
+    order = sorted(named)  # a legend fills its columns first: one for each depth
     figure.legend(
         [named[label] for label in order],
         order,
         loc="outside lower center",
-        ncols=len(depths) if len(order) > len(depths) else len(order),
+        ncols=len(depths),
         handlelength=3.4,
         title="error bars: ± 1 standard deviation over seeds" if cells["seed_sd"].notna().any() else None,
     )
