@@ -206,6 +206,20 @@ def test_depth_has_a_panel_for_each_dataset_and_a_line_for_each_depth_and_split(
     ]
 
 
+def test_splits_far_apart_have_panels_of_their_own():
+    data = depth_data()
+    far = (data.cells["dataset"] == "tiny8x8") & (data.cells["evaluation_name"] == "test")
+    data.cells.loc[far, "obtained"] += 60
+    figure = layers_components.draw(data, {})
+    titles = [" ".join(title.split()) for title in panel_titles(figure)]
+    assert titles[0] == "a BSDS300 patches, 8 x 8"
+    assert [title.rsplit(", ", 1)[1] for title in titles[1:]] == ["test split", "train split"]
+    tiny = data.cells[data.cells["dataset"] == "tiny8x8"]
+    for panel, split in zip(figure.axes[1:], ("test", "train")):
+        drawn = np.concatenate([line.get_ydata() for line in panel.lines if line.get_linestyle() != "None"])
+        assert np.allclose(np.sort(drawn), np.sort(tiny[tiny["evaluation_name"] == split]["obtained"]))
+
+
 def test_one_seed_has_no_error_bars():
     data = depth_data()
     data.cells["seed_sd"] = np.nan

@@ -40,19 +40,20 @@ def draw(data: FigureData, options: dict) -> "Figure":
         top=[float(sizes(parameters[x])[0]) for parameters in cells["parameters"]],
         layers=[len(sizes(parameters[x])) for parameters in cells["parameters"]],
     )
-    datasets = list(dict.fromkeys(cells["dataset"]))
-    columns = min(PER_LINE, len(datasets))
-    lines = math.ceil(len(datasets) / columns)
+    shown = [(dataset, splits) for dataset in dict.fromkeys(cells["dataset"]) for splits in _together(cells, dataset)]
+    columns = min(PER_LINE, len(shown))
+    lines = math.ceil(len(shown) / columns)
     figure, axes = new_figure(lines, columns, height=2.9 * lines + 0.4)
     depths = sorted(set(cells["layers"]))
     named: dict[str, Any] = {}
-    for index, (panel, dataset) in enumerate(zip(axes.flat, datasets)):
-        own = cells[cells["dataset"] == dataset]
+    for index, (panel, (dataset, splits)) in enumerate(zip(axes.flat, shown)):
+        own = cells[(cells["dataset"] == dataset) & cells["split"].isin(splits)]
         _panel(panel, own, depths, named)
-        panel.set_title(textwrap.fill(f"{chr(ord('a') + index)}  {_title(dataset)}", 80 // columns))
+        title = f"{_title(dataset)}, {splits[0]} split" if len(splits) == 1 else _title(dataset)
+        panel.set_title(textwrap.fill(f"{chr(ord('a') + index)}  {title}", 80 // columns))
         panel.set_xlabel(f"{x} in the top layer [count]")
         panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {', '.join(_kinds(own))}")
-    for unused in axes.flat[len(datasets) :]:
+    for unused in axes.flat[len(shown) :]:
         unused.axis("off")
     order = sorted(named)  # a legend fills its columns first: one for each depth
     figure.legend(
@@ -74,6 +75,20 @@ def sizes(components: int | Sequence[int]) -> tuple[int, ...]:
 def _split(evaluation: str) -> str | None:
     """The split that a column is measured on, by its evaluation's name."""
     return next((split for split in (TRAIN, TEST) if split in evaluation), None)
+
+
+def _together(cells: pd.DataFrame, dataset: str) -> list[tuple[str, ...]]:
+    """The splits of each panel of a dataset: one panel, or two where both curves would be flat in one."""
+    values = {
+        split: cells[(cells["dataset"] == dataset) & (cells["split"] == split)]["obtained"] for split in (TEST, TRAIN)
+    }
+    values = {split: own for split, own in values.items() if len(own)}
+    if len(values) == 2:
+        low, high = sorted(values.values(), key=lambda own: own.mean())
+        reach = max(own.max() - own.min() for own in values.values())
+        if low.max() + max(reach, 0.01 * abs(high.mean())) < high.min():
+            return [(split,) for split in values]
+    return [tuple(values)]
 
 
 def _title(dataset: str) -> str:

@@ -49,7 +49,6 @@ def draw(data: FigureData, options: dict) -> "Figure":
         return nothing_to_show("No row of this experiment has a path search or a recorded switch rate yet.")
     figure, axes = new_figure(1, 3, height=2.7)
     rows = list(dict.fromkeys([*cells["row"], *histories]))
-    # One row is named by the figure's own legend entries; several are told apart by style in all panels.
     styles = {row: series_style(index) for index, row in enumerate(rows)}
     named: dict[str, Any] = {}
     for panel, (setting, other) in zip(axes[0], PANELS):
@@ -105,7 +104,6 @@ def _switch_rate(panel: "Axes", histories: dict, rows: list[str], styles: dict, 
         index = rows.index(row)
         for seed, frame in enumerate(frames):
             known = frame[["step", SWITCH_RATE]].dropna()
-            label = f"switch rate, {data.labels.get(row, row)}"
             (line,) = panel.plot(
                 known["step"],
                 100 * known[SWITCH_RATE],
@@ -115,8 +113,8 @@ def _switch_rate(panel: "Axes", histories: dict, rows: list[str], styles: dict, 
                 alpha=1 if seed == 0 else 0.6,
                 marker="." if len(known) < 12 else None,
             )
-            if seed == 0 and row not in {r for r in styles if f"best path found, {data.labels.get(r, r)}" in named}:
-                named[label] = line
+            if seed == 0 and f"best path found, {data.labels.get(row, row)}" not in named:
+                named[f"switch rate, {data.labels.get(row, row)}"] = line
     panel.set_ylim(bottom=0)
     grid(panel)
 
