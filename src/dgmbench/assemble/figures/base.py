@@ -7,7 +7,7 @@ grey: series differ by marker and line style, colour only helps.
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ class FigureData:
         shapes: row -> shape of one example, where known.
         missing: row -> why a row that was to be sampled has no samples here.
         labels: row -> what is printed for it.
+        arrays: estimator that gives numbers too -> row -> name -> array, of the row's first seed and the estimator's
+            first column.
+        missing_arrays: estimator -> row -> why there are none of its arrays here.
     """
 
     title: str
@@ -51,6 +54,8 @@ class FigureData:
     shapes: dict[str, tuple[int, ...]]
     missing: dict[str, str]
     labels: dict[str, str]
+    arrays: dict[str, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
+    missing_arrays: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @contextmanager

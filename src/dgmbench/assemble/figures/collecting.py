@@ -59,7 +59,11 @@ def gather(entries: Iterable[Entry], plan: Plan, archive: Archive, title: str, l
         else:
             found[entry.row] = array
             shapes[entry.row] = _shape(plan.runs[entry.outcomes[0].run].dataset_key, plan, archive)
-    return FigureData(title, _frame(entries), _histories(entries, archive), found, shapes, missing, labels)
+    arrays, missing_arrays = _arrays_of_numbers(entries, archive)
+    histories = _histories(entries, archive)
+    return FigureData(
+        title, _frame(entries), histories, found, shapes, missing, labels, arrays=arrays, missing_arrays=missing_arrays
+    )
 
 
 def _frame(entries: list[Entry]) -> pd.DataFrame:
@@ -83,20 +87,43 @@ def _histories(entries: list[Entry], archive: Archive) -> dict[str, list[pd.Data
     return histories
 
 
+def _arrays_of_numbers(
+    entries: list[Entry], archive: Archive
+) -> tuple[dict[str, dict[str, dict[str, np.ndarray]]], dict[str, dict[str, str]]]:
+    """Estimator -> row -> the arrays that it wrote beside its numbers, or why they are not here."""
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    missing: dict[str, dict[str, str]] = {}
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.metric != PICTURE and entry.outcomes and not entry.selected:
+            first.setdefault((entry.estimator, entry.row), entry)
+    for (estimator, row), entry in first.items():
+        arrays = _arrays(entry, archive, "arrays")
+        if isinstance(arrays, str):
+            missing.setdefault(estimator, {})[row] = arrays
+        else:
+            found.setdefault(estimator, {})[row] = arrays
+    return found, missing
+
+
 def _samples(entry: Entry, archive: Archive) -> np.ndarray | str:
     """(n, d) samples of the first seed that came out, or why there are none."""
+    arrays = _arrays(entry, archive, "samples")
+    return arrays if isinstance(arrays, str) else arrays.get("samples", "the estimator wrote no samples")
+
+
+def _arrays(entry: Entry, archive: Archive, what: str) -> dict[str, np.ndarray] | str:
+    """The arrays of the first seed that came out, or why there are none; `what` is the word for them there."""
     first = next((outcome for outcome in entry.outcomes if outcome.status == DONE), None)
     if first is None:
         return f"{entry.status}: {entry.reason}"
     path = archive.blob(archive.evaluation(first.run, first.evaluation), "arrays")
     if path is None:
-        return "the estimator wrote no samples"
+        return f"the estimator wrote no {what}"
     if not path.is_file():
-        return "the samples are not on this machine (dvc pull fetches them)"
+        return f"the {what} are not on this machine (dvc pull fetches them)"
     with np.load(path, allow_pickle=False) as arrays:
-        if "samples" not in arrays:
-            return "the estimator wrote no samples"
-        return arrays["samples"]
+        return {name: arrays[name] for name in arrays}
 
 
 def _shape(dataset_key: str, plan: Plan, archive: Archive) -> tuple[int, ...]:
