@@ -16,6 +16,10 @@ from dgmbench.training.session import Session
 D, N = 5, 3001  # not a multiple of any number of processes
 
 CASES = {
+    "gmm": ("gmm", {"components": 4}),
+    "gmm-hard-low-rank": ("gmm", {"components": 3, "assignment": "hard", "covariance": "low_rank", "rank": 2}),
+    "gmm-minibatch": ("gmm", {"components": 4, "minibatch": 500, "covariance": "diagonal"}),
+    "student-t": ("student_t_mixture", {"components": 3}),
     "deep-soft": ("deep_gmm", {"components": (5, 3), "assignment": "soft"}),
     "deep-heuristic": (
         "deep_gmm",

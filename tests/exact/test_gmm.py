@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.models.density import gaussian
-from dgmbench.models.mixtures import _em, gmm
+from dgmbench.models.mixtures import _em, _fitting, gmm
 from dgmbench.training.session import Session
 
 D, K = 4, 3
@@ -90,7 +90,7 @@ def plain_em(x, log_weights, means, covariances, ridge):
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
 @pytest.mark.parametrize("ridge", [0.0, 0.2])
 def test_an_iteration_is_plain_em(monkeypatch, precision, tolerance, ridge):
-    monkeypatch.setattr(gmm, "_CHUNK", 101)  # does not divide 900: the last chunk is smaller
+    monkeypatch.setattr(_fitting, "CHUNK", 101)  # does not divide 900: the last chunk is smaller
     x = clusters()
     spec = {"components": K, "tolerance": 0.0, "ridge": ridge, "precision": precision}
     before, after = (parameters(fit(x, iterations=i, **spec)) for i in (3, 4))

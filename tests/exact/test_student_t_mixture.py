@@ -1,6 +1,7 @@
 """The Student-t mixture against scipy, closed forms, quadrature, EM written out plainly, and the Gaussian mixture."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scipy.special import logsumexp
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.models.mixtures import _student, gmm, student_t_mixture
+from dgmbench.models.mixtures import _fitting, _student, gmm, student_t_mixture
 from dgmbench.training.session import Session
 
 D, K = 4, 3
@@ -220,7 +221,7 @@ def plain_step(x, log_weights, means, scales, degrees, ridge):
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
 @pytest.mark.parametrize("ridge", [0.0, 0.2])
 def test_an_iteration_is_the_docstring_s(monkeypatch, precision, tolerance, ridge):
-    monkeypatch.setattr(student_t_mixture, "_CHUNK", 101)  # does not divide 900: the last chunk is smaller
+    monkeypatch.setattr(_fitting, "CHUNK", 101)  # does not divide 900: the last chunk is smaller
     x = heavy_clusters()
     spec = {"components": K, "tolerance": 0.0, "ridge": ridge, "precision": precision}
     before, after = (parameters(fit(x, iterations=i, **spec)) for i in (3, 4))
@@ -584,12 +585,12 @@ def test_empty_components_are_counted_and_take_half_of_the_largest():
 
 def test_a_re_seeded_component_starts_with_the_first_degrees_of_freedom():
     model = student_t_mixture.Model(student_t_mixture.Spec(components=2, start_degrees=7.0), D)
-    em = model._blank(Session(rng()))
-    em["degrees"].fill_(2.0)
+    em = _fitting.blank(model.spec, D, torch.device("cpu")) | {"degrees": torch.full((2,), 2.0, dtype=torch.float64)}
+    work = SimpleNamespace(ridge=torch.zeros(D, D, dtype=torch.float64), advice=1.0)
     x = torch.from_numpy(heavy_clusters()).double()
     phi = torch.cat([torch.ones(len(x), 1), x, (x[:, :, None] * x[:, None])[:, *np.triu_indices(D)]], 1).sum(0)
     sums, tallies = torch.stack([phi, 1e-9 * phi]), torch.tensor([[900.0, 400.0], [9e-7, 4e-7]], dtype=torch.float64)
-    assert model._maximise(em, sums, tallies, torch.zeros(D, D, dtype=torch.float64), 1.0, rng()) == 1
+    assert model._maximise(em, sums, tallies, work, rng()) == 1
     assert float(em["degrees"][1]) == 7.0
     assert float(em["degrees"][0]) != 7.0
     np.testing.assert_allclose(em["log_weights"].exp().numpy(), 0.5)

@@ -110,7 +110,8 @@ def _train(
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state().items()}
         path = layout.blobs(run.id) / "model.safetensors"
         files.write_bytes(path, serialize(state))
-        manifest["parameters"] = sum(tensor.numel() for tensor in state.values())
+        stored = sum(tensor.numel() for tensor in state.values())
+        manifest["parameters"] = getattr(model, "free_parameters", stored)
         manifest["files"]["model"] = describe_file(path, layout)
     manifest["measured"] = machine.measured(session.seconds, run.device, threads) | {"processes": group.size}
     folder = layout.run(run.id)

@@ -47,8 +47,9 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.models.density._gaussian import cholesky_factor, chunk_rows, mean_and_covariance
-from dgmbench.models.mixtures import gmm
+from dgmbench.models import base
+from dgmbench.models.density._gaussian import chunk_rows
+from dgmbench.models.mixtures import _em, _fitting
 from dgmbench.models.mixtures._student import (
     LEAST_DEGREES,
     MOST_DEGREES,
@@ -57,16 +58,19 @@ from dgmbench.models.mixtures._student import (
     log_mixture,
     solve_degrees,
 )
+from dgmbench.training.distributed import Group
 from dgmbench.training.session import Session
 
 SMOKE: dict = {"components": 3, "iterations": 6, "tolerance": 0.0, "start_examples": 200}
 
-_CHUNK = gmm._CHUNK
+# A component whose scale, in some direction, is below this share of the data's variance has collapsed onto a subspace.
+_COLLAPSED = 1e-12
 # Quadrature over u holds about a hundred float64 numbers for each example: fewer examples at once.
 _RESTORED_AT_ONCE = 4096
+_PARAMETERS = ("log_weights", "means", "factors", "degrees")
 
 
-class Spec(gmm.Spec):
+class Spec(_fitting.Spec):
     components: int = Field(10, ge=1, description="Number of Student-t distributions.")
     degrees: float | None = Field(
         None,
@@ -79,14 +83,24 @@ class Spec(gmm.Spec):
     )
 
 
-class Model(gmm.Model):
-    """A Gaussian mixture's starts, whitening, empty components and ridge, with heavier tails.
-
-    As there, all sums of an M-step are accumulated in one pass over chunks of examples, in float64.
-    """
-
+class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
     Spec = Spec
     accepts = frozenset({"unit", "real"})
+    distributed = True
+
+    @classmethod
+    def operations(cls, spec: Spec, dimension: int) -> float:
+        return float(spec.components * dimension**2)
+
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        return float(spec.iterations)
+
+    @property
+    def free_parameters(self) -> int:
+        """Weights, means, scale matrices and, where they are fitted, degrees of freedom."""
+        k, d = self.spec.components, self.dimension
+        return k - 1 + k * d + k * d * (d + 1) // 2 + (k if self.spec.degrees is None else 0)
 
     def fit(self, data: Dataset, session: Session) -> None:
         """PX-EM on data whitened by their own mean and covariance (the model goes along with affine changes).
@@ -100,72 +114,51 @@ class Model(gmm.Model):
         Raises:
             CannotBeDone: too few examples; a singular covariance (says which ridge to set); float32 too coarse.
         """
-        spec, dimension, count = self.spec, self.dimension, len(data.train)
-        if count < spec.components * (dimension + 1):
-            raise CannotBeDone(
-                f"{spec.components} components in {dimension} dimensions need {spec.components * (dimension + 1):,} "
-                f"training examples, not {count:,}: set fewer components."
-            )
-        mean, covariance = mean_and_covariance(data.train, session.device)
-        covariance.diagonal().add_(spec.ridge)
-        scale = cholesky_factor(covariance, "the training data")
-        dtype = getattr(torch, spec.precision)
-        z = gmm._whitened(data.train, slice(None), mean, scale, dtype)
-        examples = min(gmm._VALIDATION_EXAMPLES, len(data.validation))
-        spread = torch.linspace(0, len(data.validation) - 1, examples).round().long()
-        z_validation = gmm._whitened(data.validation, spread, mean, scale, dtype)
-        log_volume = float(scale.diagonal().log().sum())
-        inverse = torch.linalg.solve_triangular(scale, torch.eye(dimension).to(scale), upper=False)
-        ridge = spec.ridge * inverse @ inverse.T
-        advice = max(1e-6 * float(covariance.diagonal().mean()), 10 * spec.ridge)
-        probe = z[:: max(1, count // gmm._PROBED)]
-        workspace = Workspace(spec.components, dimension, _CHUNK, dtype, session.device)
-
-        em = self._blank(session) if session.resumable else self._start(z, ridge, workspace, session)
+        spec, group = self.spec, Group()
+        work = _fitting.working(data, spec, "whitened", self.dimension + 1, session.device, group)
+        workspace = Workspace(spec.components, self.dimension, _fitting.CHUNK, work.z.dtype, session.device)
+        em = _fitting.blank(spec, self.dimension, session.device)
+        em["degrees"] = torch.full_like(em["log_weights"], self._first_degrees)
+        if not session.resumable:
+            covariances = _fitting.first_covariances(em, spec, data, work, session.generator)
+            em["factors"].copy_(torch.linalg.cholesky(covariances))
         session.track(em=em)
         for _ in session.steps(spec.iterations, unit="iteration"):
             if em["stop"]:
                 break
-            coefficients = workspace.coefficients(em)
-            rounding = self._rounding(em, workspace.log_prob(probe, coefficients), probe)
-            log_likelihood, sums, tallies = workspace.accumulate(z, coefficients)
-            validation = float(workspace.log_prob(z_validation, coefficients).mean(dtype=torch.float64))
+            exchanged, coefficients = group.exchanged, workspace.coefficients(em)
+            exact = log_mixture(work.probe.double(), *(em[name] for name in _PARAMETERS)).logsumexp(0)
+            rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, coefficients), exact)
+            log_likelihood, sums, tallies = workspace.accumulate(work.z, coefficients)
+            total = torch.tensor([log_likelihood * len(work.z)], dtype=torch.float64, device=session.device)
+            group.sum(total, sums, tallies)
+            log_likelihood = float(total) / work.count
+            validation = float(workspace.log_prob(work.validation, coefficients).mean(dtype=torch.float64))
             least, median = em["degrees"].min(), em["degrees"].median()
-            empty = self._maximise(em, sums, tallies, ridge, advice, session.generator)
-            session.record(
-                log_likelihood=log_likelihood - log_volume,
-                validation_log_likelihood=validation - log_volume,
-                rounding=rounding,
-                least_degrees=least,
-                median_degrees=median,
-                empty_components=empty,
-            )
+            empty = self._maximise(em, sums, tallies, work, session.generator)
+            row = {
+                "log_likelihood": log_likelihood - work.log_volume,
+                "validation_log_likelihood": validation - work.log_volume,
+                "rounding": rounding,
+                "least_degrees": least,
+                "median_degrees": median,
+                "empty_components": empty,
+            }
+            if group.size > 1:
+                data_bytes = work.count * self.dimension * work.z.element_size()
+                row["exchanged_share"] = (group.exchanged - exchanged) / data_bytes
+            session.record(**row)
             # Stopping is noted for the next step to see, so that this one still closes its row of the history.
             em["stop"] = empty == 0 and abs(log_likelihood - em["previous"]) < spec.tolerance
             em["previous"] = log_likelihood
         self.load_state(
             {
                 "log_weights": em["log_weights"],
-                "means": mean + em["means"] @ scale.T,
-                "factors": scale @ em["factors"],
+                "means": work.mean + em["means"] @ work.scale.T,
+                "factors": work.scale @ em["factors"],
                 "degrees": em["degrees"],
             }
         )
-
-    def _rounding(self, em: dict[str, Any], log_prob: Tensor, z: Tensor) -> float:
-        """Mean absolute difference between the E-step's log p(z) and float64, nats."""
-        parameters = (em[name] for name in ("log_weights", "means", "factors", "degrees"))
-        rounding = float((log_prob - log_mixture(z.double(), *parameters).logsumexp(0)).abs().mean())
-        if rounding > gmm._ROUNDING_NATS:
-            raise CannotBeDone(
-                f"{self.spec.precision} features are off by {rounding:.2g} nats because components are very narrow: "
-                "set precision to float64, or a larger ridge."
-            )
-        return rounding
-
-    def _blank(self, session: Session) -> dict[str, Any]:
-        em = super()._blank(session)
-        return {**em, "degrees": torch.full_like(em["log_weights"], self._first_degrees)}
 
     @property
     def _first_degrees(self) -> float:
@@ -176,11 +169,10 @@ class Model(gmm.Model):
         em: dict[str, Any],
         sums: Tensor,
         tallies: Tensor,
-        ridge: Tensor,
-        advice: float,
+        work: _fitting.Working,
         generator: torch.Generator,
     ) -> int:
-        """The M-step, in place; returns how many components were re-seeded. `advice` is the ridge to write instead."""
+        """The M-step, in place; returns how many components were re-seeded."""
         counts, logs = tallies.unbind(1)
         weight, tiny = sums[:, 0], torch.finfo(sums.dtype).tiny
         empty = counts < self.dimension + 1
@@ -194,15 +186,36 @@ class Model(gmm.Model):
             em["degrees"].copy_(torch.where(empty, self._first_degrees, updated))
         # Means and scales are averages with the weights r u: the Gaussian's, once their total is the count again.
         rescaled = sums * (counts / weight.clamp(min=tiny))[:, None]
-        return super()._maximise(em, rescaled, ridge, advice, generator)
+        counts, means, scales = _em.moments(rescaled, self.dimension)
+        scales = scales + work.ridge
+        _fitting.split_the_largest(empty, counts, means, scales, generator)
+        factors, failed = torch.linalg.cholesky_ex(scales)
+        collapsed = (failed > 0) | ~(factors.diagonal(dim1=1, dim2=2).amin(1).square() > _COLLAPSED)
+        if bool(collapsed.any()):
+            raise CannotBeDone(
+                f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their scale matrix is not positive "
+                f"definite with ridge {self.spec.ridge:g} in {self.spec.precision}. Set ridge to {work.advice:.1g} or "
+                "more"
+                + (", or precision to float64." if self.spec.precision == "float32" else ", or fewer components.")
+            )
+        em["log_weights"].copy_((counts / counts.sum()).log())
+        em["means"].copy_(means)
+        em["factors"].copy_(factors)
+        return int(empty.sum())
 
     def state(self) -> dict[str, Tensor]:
         """`log_weights` (k,), `means` (k, d), `factors` (k, d, d), S_k = factor factor^T, `degrees` (k,): float64."""
-        return {**super().state(), "degrees": self._degrees}
+        return dict(zip(_PARAMETERS, (self._log_weights, self._means, self._factors, self._degrees)))
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        super().load_state(state)
-        self._degrees = state["degrees"]
+        self._log_weights, self._means, self._factors, self._degrees = (state[name] for name in _PARAMETERS)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return torch.cat([scores.logsumexp(0) for scores in self._scores(x)])
+
+    def assign(self, x: Tensor) -> Tensor:
+        """The component of largest responsibility."""
+        return torch.cat([scores.argmax(0) for scores in self._scores(x)])
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws, by x = mu + L z / sqrt(u); u by the inverse of its distribution function."""
@@ -262,8 +275,7 @@ class Model(gmm.Model):
             assigned.append(best)
         return torch.cat(means), torch.cat(assigned)
 
-    def _scores(self, x: Tensor, factors: Tensor | None = None) -> Iterator[Tensor]:
+    def _scores(self, x: Tensor) -> Iterator[Tensor]:
         """log pi_k t(x; mu_k, S_k, nu_k), chunk by chunk of examples: (k, m) each, in float64."""
-        factors = self._factors if factors is None else factors
         for part in x.split(chunk_rows(self.dimension)):
-            yield log_mixture(part.to(self._means), self._log_weights, self._means, factors, self._degrees)
+            yield log_mixture(part.to(self._means), self._log_weights, self._means, self._factors, self._degrees)

@@ -1,0 +1,196 @@
+"""What EM of every shallow mixture shares: its data in working coordinates, starts, re-seeding, the check of float32.
+
+Working coordinates z = scale^-1 (x - mean) keep float32 features precise. `scale` is the data's Cholesky factor
+(whitened), their standard deviations, or one number: the last two keep axes, or distances, what they are, so that a
+diagonal or spherical covariance of z is one of x.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dgmbench.data.prepared import Dataset
+from dgmbench.errors import CannotBeDone
+from dgmbench.models import base
+from dgmbench.models._kmeans import draw_seed, kmeans
+from dgmbench.models.density._gaussian import cholesky_factor, mean_and_covariance
+from dgmbench.models.mixtures import _em
+from dgmbench.models.mixtures._components import whitened
+from dgmbench.training.distributed import Group
+
+Scaling = Literal["whitened", "axes", "common"]
+
+CHUNK = 2048
+VALIDATION_EXAMPLES = 20_000
+_KMEANS_ITERATIONS = 20
+_PROBED = 500
+# The E-step's own precision is compared with float64 at every iteration; more than this is refused.
+_ROUNDING_NATS = 0.05
+
+
+class Spec(base.ModelSpec):
+    """What a mixture's EM is told, whatever its components are."""
+
+    components: int = Field(10, ge=1, description="Number of components.")
+    iterations: int = Field(100, ge=1, description="Most EM iterations.")
+    tolerance: float = Field(
+        1e-4,
+        ge=0,
+        description="EM stops where the mean training log-likelihood, in nats, moves by less than this; 0 for never.",
+    )
+    ridge: float = Field(
+        0.0, ge=0, description="Variance added to every direction of every component, in the data's units squared."
+    )
+    start: Literal["kmeans", "random"] = Field(
+        "kmeans",
+        description="First components: clusters of whitened examples, or random examples with the data's covariance.",
+    )
+    start_examples: int = Field(50_000, ge=1, description="How many training examples k-means sees.")
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="Arithmetic of the E-step's features; sums over examples are float64 in any case."
+    )
+
+
+@dataclass(frozen=True)
+class Working:
+    """Data in working coordinates.
+
+    Attributes:
+        z: (n, d) this process's shard of the training data, whose rows begin at `first`; count: how many there are.
+        probe: (m, d) evenly spaced training examples, the same for all processes.
+        mean, scale: (d,), (d, d) of the coordinates; log_volume: log |scale|, nats.
+        covariance: (d, d) of the training data, the ridge included; ridge: (d, d), both in working coordinates.
+        advice: the ridge to write instead, in the data's units squared.
+    """
+
+    z: Tensor
+    first: int
+    count: int
+    validation: Tensor
+    probe: Tensor
+    mean: Tensor
+    scale: Tensor
+    log_volume: float
+    covariance: Tensor
+    ridge: Tensor
+    advice: float
+
+
+def working(data: Dataset, spec: Spec, scaling: Scaling, least: int, device: torch.device, group: Group) -> Working:
+    """The coordinates that a mixture is fitted in; `least` examples are needed for each component.
+
+    Raises:
+        CannotBeDone: too few examples, or a singular covariance (says which ridge to set).
+    """
+    count, needed = len(data.train), spec.components * least
+    if count < needed:
+        raise CannotBeDone(
+            f"{spec.components} components in {data.dimension} dimensions need {needed:,} training examples, not "
+            f"{count:,}: set fewer components."
+        )
+    mean, covariance = mean_and_covariance(data.train, device)
+    covariance.diagonal().add_(spec.ridge)
+    if scaling == "whitened":
+        scale = cholesky_factor(covariance, "the training data")
+    else:
+        variances = covariance.diagonal()
+        if not bool((variances > 0).all()):
+            raise CannotBeDone("some training values never change: set ridge to the least variance that they may have.")
+        scale = torch.diag(variances.sqrt() if scaling == "axes" else variances.mean().sqrt().expand(len(mean)))
+    dtype, share = getattr(torch, spec.precision), group.share(count)
+    places = torch.arange(count)
+    spread = torch.linspace(0, len(data.validation) - 1, min(VALIDATION_EXAMPLES, len(data.validation)))
+    inverse = torch.linalg.solve_triangular(scale, torch.eye(len(mean)).to(scale), upper=False)
+    return Working(
+        z=whitened(data.train, places[share], mean, scale, dtype),
+        first=share.start,
+        count=count,
+        validation=whitened(data.validation, spread.round().long(), mean, scale, dtype),
+        probe=whitened(data.train, places[:: max(1, count // _PROBED)], mean, scale, dtype),
+        mean=mean,
+        scale=scale,
+        log_volume=float(scale.diagonal().log().sum()),
+        covariance=inverse @ covariance @ inverse.T if scaling != "whitened" else torch.eye(len(mean)).to(scale),
+        ridge=spec.ridge * inverse @ inverse.T,
+        advice=max(1e-6 * float(covariance.diagonal().mean()), 10 * spec.ridge),
+    )
+
+
+def blank(spec: Spec, dimension: int, device: torch.device) -> dict[str, Any]:
+    """What EM carries from step to step, before it is restored: parameters in working coordinates, in float64."""
+    k, d = spec.components, dimension
+    shapes = {"log_weights": (k,), "means": (k, d), "factors": (k, d, d)}
+    tensors = {name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in shapes.items()}
+    return {**tensors, "previous": -math.inf, "stop": False}
+
+
+def first_covariances(
+    em: dict[str, Any], spec: Spec, data: Dataset, work: Working, generator: torch.Generator
+) -> Tensor:
+    """Weights and means of the first components, in place, and their covariances: (k, d, d).
+
+    All processes draw alike: the examples that are looked at come from the whole of the training data.
+    """
+    k, d, device = spec.components, len(work.mean), work.z.device
+    order = torch.randperm(work.count, generator=generator, device=device)
+    em["log_weights"].fill_(-math.log(k))
+    chosen = whitened(data.train, order[:k].cpu(), work.mean, work.scale, work.z.dtype)
+    em["means"].copy_(chosen)
+    if spec.start == "random":
+        return work.covariance.expand(k, d, d).clone()
+    rows = order[: max(spec.start_examples, k)].sort().values.cpu()
+    seen = whitened(data.train, rows, work.mean, work.scale, work.z.dtype)
+    _, labels, _ = kmeans(seen.float().cpu().numpy(), k, _KMEANS_ITERATIONS, draw_seed(generator))
+    sums = _em.Workspace(k, d, CHUNK, seen.dtype, device).sums_of_labels(seen, torch.from_numpy(labels).to(device))
+    # Each cluster is joined by d + 1 examples of the data's own covariance: small ones stay proper.
+    counts, means, covariances = _em.moments(sums, d)
+    prior = d + 1
+    em["means"].copy_(means)
+    em["log_weights"].copy_(((counts + 1) / (counts + 1).sum()).log())
+    shrunk = counts[:, None, None] * covariances + prior * work.covariance
+    return shrunk / (counts[:, None, None] + prior) + work.ridge
+
+
+def split_the_largest(
+    empty: Tensor,
+    counts: Tensor,
+    means: Tensor,
+    covariances: Tensor,
+    generator: torch.Generator,
+    *,
+    scales: bool = True,
+) -> list[tuple[int, int]]:
+    """Each empty component becomes a half of the largest, in place; returns the pairs (empty, largest).
+
+    The halves drift apart from here: a little in place and, where `scales`, a little in scale.
+    """
+    pairs, d = [], means.shape[1]
+    for k in empty.nonzero().flatten():
+        largest = counts.argmax()
+        direction = torch.randn(d, generator=generator, device=counts.device, dtype=counts.dtype)
+        offset = 0.5 * torch.linalg.cholesky_ex(covariances[largest]).L @ (direction / direction.norm())
+        ratio = math.exp(1 / math.sqrt(d)) if scales else 1.0
+        counts[k] = counts[largest] = counts[largest] / 2
+        means[k], means[largest] = means[largest] + offset, means[largest] - offset
+        covariances[k], covariances[largest] = covariances[largest] * ratio, covariances[largest] / ratio
+        pairs.append((int(k), int(largest)))
+    return pairs
+
+
+def check_rounding(spec: Spec, log_prob: Tensor, exact: Tensor) -> float:
+    """Mean absolute difference between the E-step's log p(z) and float64, nats.
+
+    Raises:
+        CannotBeDone: where it is too large to go on with.
+    """
+    rounding = float((log_prob - exact).abs().mean())
+    if rounding > _ROUNDING_NATS:
+        raise CannotBeDone(
+            f"{spec.precision} features are off by {rounding:.2g} nats because components are very narrow: set "
+            "precision to float64, or a larger ridge."
+        )
+    return rounding
