@@ -30,8 +30,9 @@ def in_processes(size: int, case: str, folder: Path) -> list[tuple[dict, list]]:
     return found
 
 
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "size"), [*((case, 2) for case in CASES), ("gmm", 4), ("gmm-minibatch", 4), ("deep-heuristic", 4)]
+)
 def test_several_processes_give_the_parameters_of_one(case, size, tmp_path):
     alone, history = fit(case)
     for state, their_history in in_processes(size, case, tmp_path):
