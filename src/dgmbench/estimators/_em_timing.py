@@ -38,7 +38,7 @@ class TimingSettings(EstimatorSettings):
     components: int | None = Field(None, ge=1, description="The model's first so many components; null for all.")
     dimensions: int | None = Field(None, ge=1, description="The data's first so many coordinates; null for all.")
     ridge: float = Field(
-        1e-6,
+        1e-3,
         ge=0,
         description="Variance that both programs add to every direction of every component, of whitened data.",
     )

@@ -15,6 +15,7 @@ of Machine Learning Research 12, 2011.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -54,7 +55,7 @@ def scorings(settings: Settings, examples: int) -> float:
     return 4.0 * settings.iterations * share * examples
 
 
-def fit_exponent(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
+def fit_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
     """b of seconds = a size^b by least squares on the logarithms, and its standard error; three sizes or more."""
     x, y = np.log(np.asarray(sizes, dtype=float)), np.log(np.asarray(seconds, dtype=float))
     x, y = x - x.mean(), y - y.mean()
