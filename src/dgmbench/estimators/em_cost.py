@@ -11,7 +11,8 @@ the two matrix products alone beside ours: the nearer to 1, the less is left to 
 algorithm. Log-likelihoods are those of each program's own arithmetic, of whitened data.
 
 Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still. The
-two gaps are arithmetic, and repeat.
+two gaps are arithmetic, and repeat. The programs are timed one after the other: what else the machine does meanwhile is
+in the ratios too, and a `gemm_share` above 1 says that it was busy.
 
 Reference: Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", Journal of the
 Royal Statistical Society B 39(1), 1977; the peer: Pedregosa et al., "Scikit-learn: machine learning in Python", Journal
