@@ -134,6 +134,21 @@ def test_what_cannot_work_is_said_before_anything_runs(rows, sentence):
         make_plan(SMOKE, {"x": experiment(rows=rows)})
 
 
+def test_several_processes_are_for_models_that_train_in_them():
+    rows = {"a": {"model": "gmm", "evaluate": ["test"]}, "b": {"model": "gaussian", "evaluate": ["test"]}}
+
+    def budget(row):
+        return {"smoke": {"datasets": [MOONS], "rows": {row: {"processes": 2}}}}
+
+    plan = make_plan(SMOKE, {"x": experiment(rows=rows, budgets=budget("a"))})
+    assert sorted((plan.runs[run].model, count) for run, count in plan.processes.items()) == [
+        ("gaussian", 1),
+        ("gmm", 2),
+    ]
+    with pytest.raises(UserError, match="'gaussian' trains in one process; remove processes"):
+        make_plan(SMOKE, {"x": experiment(rows=rows, budgets=budget("b"))})
+
+
 def test_unknown_experiments_and_budgets_are_answered():
     with pytest.raises(UserError, match=r"there is no 'xx', did you mean 'x'|known: x"):
         make_plan(Params(budget="smoke", experiments=["xx"]), {"x": experiment()})

@@ -41,6 +41,13 @@ def test_jobs_take_nothing_from_the_shell_that_the_plan_was_made_without(bench):
     assert workflow.os.environ["DGMBENCH_OFFLINE"] == "1", "offline is asked for by the environment too"
 
 
+def test_rows_of_several_processes_are_launched_by_torchrun(bench):
+    plan = bench(experiments=["patch-likelihood"])
+    launches = {(plan.plan.runs[run].model, plan.launch(run)) for run in plan.plan.runs}
+    assert ("deep_gmm", "torchrun --standalone --nproc-per-node 2 --no-python --") in launches
+    assert {launch for model, launch in launches if model != "deep_gmm"} == {""}
+
+
 def test_nothing_starts_on_a_full_disk(bench, monkeypatch):
     monkeypatch.setattr(workflow.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1e9}))
     with pytest.raises(UserError, match=r"only 1\.0 GB of disk is free, and at least 2 GB"):

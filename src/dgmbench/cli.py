@@ -194,6 +194,7 @@ def train(
     from dgmbench.layout import Layout
     from dgmbench.progress import ConsoleProgress
     from dgmbench.runs import Run
+    from dgmbench.training.run import speaks
     from dgmbench.training.run import train as train_run
 
     it = _as(Run, _document(run, "--run"), "--run")
@@ -204,7 +205,8 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         progress=ConsoleProgress(f"{it.model} on {it.dataset} ({it.id})"),
     )
-    print(_outcome(f"train {it.model} on {it.dataset}, seed {it.seed} ({it.id})", manifest))
+    if speaks():
+        print(_outcome(f"train {it.model} on {it.dataset}, seed {it.seed} ({it.id})", manifest))
 
 
 @app.command(rich_help_panel=STEPS)

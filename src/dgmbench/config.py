@@ -143,6 +143,9 @@ class RowChange(Schema):
     evaluate: list[str] | None = Field(None, description="Evaluations under this budget.")
     seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
     threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
+    processes: int = Field(
+        1, ge=1, description="Processes that train each run of this row together, by torchrun; 1 for most models."
+    )
     protocol: str | None = Field(None, description="The protocol column under this budget.")
     differs: str | None = Field(None, description="How this row's protocol differs from the published one.")
     skip: bool = Field(False, description="Leave the row out under this budget.")

@@ -107,6 +107,7 @@ class Plan:
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     rows: dict[str, list[PlannedRow]] = field(default_factory=dict)
     threads: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, int] = field(default_factory=dict)
 
     @property
     def experiments(self) -> list[str]:
@@ -197,9 +198,12 @@ def _plan_row(
         Run(row.model, spec.model_dump(mode="json"), ref.name, ref.options, ref.identity, seed, code, params.device)
         for seed in range(count)
     ]
+    if change.processes > 1 and not getattr(model, "distributed", False):
+        raise UserError(f"{where}: model '{row.model}' trains in one process; remove processes.")
     for run in runs:
         plan.runs[run.id] = run
         plan.threads[run.id] = max(plan.threads.get(run.id, 1), change.threads or budget.threads)
+        plan.processes[run.id] = max(plan.processes.get(run.id, 1), change.processes)
     evaluate = row.evaluate if change.evaluate is None else change.evaluate
     for evaluation_name in evaluate:
         evaluation_plan = experiment.evaluations[evaluation_name]

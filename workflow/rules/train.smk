@@ -12,7 +12,7 @@ rule train:
     retries: 1
     conda:
         "../envs/dgmbench.yaml"
-    threads: lambda w: BENCH.plan.threads[w.run]
+    threads: lambda w: BENCH.plan.threads[w.run] * BENCH.plan.processes[w.run]
     resources:
         mem_mb=lambda w, attempt: 4000 * attempt,
         runtime=lambda w, attempt: 720 * attempt,
@@ -20,7 +20,8 @@ rule train:
     params:
         run=lambda w: BENCH.run(w.run),
         threads=lambda w: BENCH.plan.threads[w.run],
+        launch=lambda w: BENCH.launch(w.run),
     message:
         "train {wildcards.run}"
     shell:
-        "dgmbench train --run {params.run:q} --threads {params.threads} 2>&1 | tee -i {log}"
+        "{params.launch} dgmbench train --run {params.run:q} --threads {params.threads} 2>&1 | tee -i {log}"

@@ -8,6 +8,7 @@ an interruption) is an error, and leaves the checkpoint for the next try.
 import csv
 import hashlib
 import io
+import os
 import shutil
 import traceback
 from typing import Any
@@ -57,6 +58,11 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def speaks() -> bool:
+    """Whether this process is the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class _Follower(Session):
     """The session of a process that is not the first: all hold the same state, and the first one writes it."""
 
@@ -104,6 +110,7 @@ def _train(
         "certificate_sha256": certificate_sha256(data),
         "files": {},
     }
+    manifest["measured"] = machine.measured(session.seconds, run.device, threads) | {"processes": group.size}
     if group.rank > 0:
         return manifest
     if status == "done":
@@ -113,7 +120,6 @@ def _train(
         stored = sum(tensor.numel() for tensor in state.values())
         manifest["parameters"] = getattr(model, "free_parameters", stored)
         manifest["files"]["model"] = describe_file(path, layout)
-    manifest["measured"] = machine.measured(session.seconds, run.device, threads) | {"processes": group.size}
     folder = layout.run(run.id)
     files.write_text(folder / "history.csv", _history_csv(session.history))
     files.write_yaml(folder / "spec.yaml", {"id": run.id, **run.document})
