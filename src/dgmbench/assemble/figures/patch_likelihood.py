@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLITS = ("train", "validation", "test")
+# Where several rows have a curve, colour and marker tell the row, and the line the split.
+SPLIT_LINES = {"test": "-", "validation": ":", "train": (0, (5, 2))}
 
 
 def draw(data: FigureData, options: dict) -> "Figure":
@@ -43,7 +45,8 @@ def draw(data: FigureData, options: dict) -> "Figure":
     _published(panel, cells, data)
     unit = cells["unit"].iloc[0]
     kinds = ", ".join(dict.fromkeys(cells["kind"]))
-    panel.set_xlabel(f"number of {x} [count]")
+    layered = any(isinstance(p[x], (list, tuple)) for p in curve["parameters"])
+    panel.set_xlabel(f"number of {x}{', of layered models in the top layer' if layered else ''} [count]")
     panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{unit}], {kinds}")
     panel.margins(y=0.08)
     grid(panel)
@@ -62,17 +65,22 @@ def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
     if curve.empty:
         panel.set_xticks([])
         return
-    curve = curve.assign(x=[p[x] for p in curve["parameters"]], split=[_split(c) for _, c in curve.iterrows()])
+    curve = curve.assign(x=[_size(p[x]) for p in curve["parameters"]], split=[_split(c) for _, c in curve.iterrows()])
     several = curve["row_name"].nunique() > 1
+    rows = list(dict.fromkeys(curve["row_name"]))
     groups = curve.groupby(["row_name", "split"], sort=False)
-    order = sorted(groups, key=lambda item: (item[0][0], SPLITS.index(item[0][1])))
+    order = sorted(groups, key=lambda item: (rows.index(item[0][0]), SPLITS.index(item[0][1])))
     for index, ((name, split), cells) in enumerate(order):
         cells = cells.sort_values("x")
         se = cells["test_se"].fillna(0).to_numpy(dtype=float)
         value, places = cells["obtained"].to_numpy(dtype=float), cells["x"].to_numpy(dtype=float)
-        drawn = series_style(index)
-        panel.plot(places, value, label=f"{name}, {split}" if several else f"{split} split", **drawn)
-        if split == "test" and se.any():
+        drawn = series_style(rows.index(name) if several else index)
+        label = f"{split} split"
+        if several:
+            drawn |= {"linestyle": SPLIT_LINES[split], "linewidth": 1.4 if split == "test" else 0.9}
+            label = _base_label(cells) if split == "test" else None
+        panel.plot(places, value, label=label, **drawn)
+        if split == "test" and se.any() and not several:
             panel.fill_between(
                 places,
                 value - se,
@@ -82,11 +90,24 @@ def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
                 linewidth=0,
                 label="± 1 standard error (test)",
             )
+    if several:
+        for split in (split for split in SPLIT_LINES if split in set(curve["split"])):
+            panel.plot([], [], color=FAINT, linestyle=SPLIT_LINES[split], label=f"{split} split")
     if (curve["x"] > 0).all():
         panel.set_xscale("log", base=2)
         ticks = sorted(set(curve["x"]))
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
+
+
+def _size(value: "float | list[int]") -> float:
+    """A layered mixture stands at the size of its top layer, the first of its list."""
+    return float(value[0] if isinstance(value, (list, tuple)) else value)
+
+
+def _base_label(cells: pd.DataFrame) -> str:
+    """A row's own label, without the values of its grid."""
+    return str(cells["label"].iloc[0] or cells["row_name"].iloc[0])
 
 
 def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
