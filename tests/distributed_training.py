@@ -23,7 +23,7 @@ CASES = {
     "deep-soft": ("deep_gmm", {"components": (5, 3), "assignment": "soft"}),
     "deep-heuristic": (
         "deep_gmm",
-        {"components": (5, 3), "assignment": "heuristic", "warm_up": 2, "pseudo_count": 1.0},
+        {"components": (5, 3), "assignment": "heuristic", "minibatch": 1000, "pseudo_count": 1.0},
     ),
     "deep-hard": ("deep_gmm", {"components": (4, 2, 2), "assignment": "hard", "pseudo_count": 1.0}),
 }
@@ -39,8 +39,6 @@ def data() -> Dataset:
 
 def fit(case: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     name, options = CASES[case]
-    if name == "deep_gmm":
-        options = options | {"warm_up_examples": 1000}
     options = {"iterations": 6, "tolerance": 0.0, "precision": "float64"} | options
     model = model_class(name)(model_class(name).Spec(**options), D)
     session = Session(torch.Generator().manual_seed(5))

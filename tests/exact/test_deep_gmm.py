@@ -282,16 +282,18 @@ def test_factorised_weights_are_products_of_the_nodes_shares():
     np.testing.assert_allclose(joint.exp(), (counts.numpy() + 1) / 26)
 
 
-def test_a_node_without_examples_is_reseeded_reported_and_used_again():
+@pytest.mark.parametrize("minibatch", [None, 100])
+def test_a_node_without_examples_is_reseeded_reported_and_used_again(minibatch):
     x = np.concatenate([clusters(300), np.full((1, D), 500.0, dtype=np.float32)])
     session = Session(rng(2))
-    model = fit(x, session, components=(12, 2), iterations=10, tolerance=0.0, ridge=0.01, start="random")
+    spec = {"components": (12, 2), "minibatch": minibatch, "ridge": 0.01, "start": "random"}
+    model = fit(x, session, iterations=10, tolerance=0.0, **spec)
     assert sum(row["reseeded_nodes"] for row in session.history) > 0
     assert float(model.state()["log_weights"].exp().sum()) == pytest.approx(1)
     assert torch.isfinite(model.log_prob(torch.from_numpy(x))).all()
 
 
-def test_float32_agrees_with_float64_and_warming_up_ends_where_its_iterations_say():
+def test_float32_agrees_with_float64():
     x = clusters(4000)
     spec = {"components": (4, 2), "iterations": 15, "tolerance": 0.0}
     session = Session(rng())
@@ -299,18 +301,47 @@ def test_float32_agrees_with_float64_and_warming_up_ends_where_its_iterations_sa
     probe = torch.from_numpy(x)
     assert float(single.log_prob(probe).mean()) == pytest.approx(float(double.log_prob(probe).mean()), abs=1e-4)
     assert max(row["rounding"] for row in session.history) < 1e-4
-    warmed = Session(rng())
-    fit(x, warmed, warm_up=5, warm_up_examples=700, **spec)
-    assert len(warmed.history) == 20
 
 
+def test_what_parameters_imply_are_the_moments_of_their_samples():
+    model, *_ = random_model((2, 2))
+    x, _, _ = model.sample_path(200_000, rng())
+    extended = torch.cat([x.double(), torch.ones(len(x), 1, dtype=torch.float64)], 1)
+    told = _deep_em.implied(model._inverse, model.state()["log_weights"]).sum(0)
+    products = extended[:, :, None] * extended[:, None, :]
+    se = products.std(0) / math.sqrt(len(x))
+    assert ((told - products.mean(0)).abs() <= 5 * se + 1e-12).all()
+
+
+@pytest.mark.parametrize("assignment", ["soft", "hard"])
+def test_one_batch_of_all_examples_without_memory_is_em(assignment):
+    x = clusters()
+    spec = {"components": (3, 2), "iterations": 2, "tolerance": 0.0, "precision": "float64", "assignment": assignment}
+    spec |= {"solver_iterations": 500, "start": "layerwise"}  # a start whose nodes all have examples: nothing is drawn
+    plain, batched = fit(x, **spec), fit(x, minibatch=len(x), decay=0.0, **spec)
+    # The order of the examples is drawn anew; EM draws nothing after its start.
+    probe = torch.from_numpy(x)
+    torch.testing.assert_close(batched.log_prob(probe), plain.log_prob(probe), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("assignment", ["soft", "hard", "heuristic"])
+def test_passes_of_minibatches_reach_what_more_passes_of_em_reach(assignment):
+    x = clusters(6000)
+    probe = torch.from_numpy(x)
+    options = {"components": (4, 3), "assignment": assignment, "tolerance": 0.0, "pseudo_count": 1.0}
+    by_em = float(fit(x, iterations=60, **options).log_prob(probe).mean())
+    by_batches = float(fit(x, iterations=10, minibatch=600, **options).log_prob(probe).mean())
+    assert by_batches > by_em - 0.05
+
+
+@pytest.mark.parametrize("minibatch", [None, 300])
 @pytest.mark.parametrize("assignment", ["soft", "heuristic"])
-def test_interrupted_in_the_warm_up_or_after_it_the_bits_are_the_same(tmp_path, assignment):
+def test_interrupted_and_continued_the_bits_are_the_same(tmp_path, assignment, minibatch):
     class Killed(Exception):
         pass
 
     x = clusters()
-    spec = {"components": (3, 2), "assignment": assignment, "warm_up": 3, "warm_up_examples": 300, "iterations": 4}
+    spec = {"components": (3, 2), "assignment": assignment, "minibatch": minibatch, "iterations": 7}
     whole = Session(rng())
     expected = fit(x, whole, tolerance=0.0, **spec).state()
     for at in (1, 3, 5):

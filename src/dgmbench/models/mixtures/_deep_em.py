@@ -52,7 +52,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Seen:
-    """The examples of one iteration, all or those of the warm-up: z (n, d) and rows (n,), this process's."""
+    """The examples between two M-steps: z (n, d) and rows (n,), this process's."""
 
     z: Tensor
     rows: Tensor
@@ -77,41 +77,98 @@ def blank(spec, data: Data) -> dict[str, Any]:
 def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor], Tensor]:
     """EM: the fitted Q~ of each layer and log pi, (P,), on whitened data."""
     em = blank(spec, data) | {"previous": -math.inf, "stop": False}
-    count = len(spec.components)
+    layers = [em[f"layer_{j}"] for j in range(len(spec.components))]
+    paths, d = len(em["log_weights"]), data.train.shape[1]
     if spec.assignment == "heuristic":
         em["paths"] = torch.zeros(data.count, dtype=torch.int64, device=data.train.device)
+    if spec.minibatch is not None:
+        em |= {"averages": torch.zeros(paths, d + 1, d + 1).to(em["log_weights"]), "batches": 0}
     if not session.resumable:
-        for j, nodes in enumerate(start(spec, data, session.generator)):
-            em[f"layer_{j}"].copy_(nodes)
+        for nodes, first in zip(layers, start(spec, data, session.generator), strict=True):
+            nodes.copy_(first)
         if spec.assignment == "heuristic":
-            em["paths"].random_(math.prod(spec.components), generator=session.generator)
+            em["paths"].random_(paths, generator=session.generator)
+        if spec.minibatch is not None:
+            em["averages"].copy_(implied(layers, em["log_weights"]))
     session.track(em=em)
-    layers = [em[f"layer_{j}"] for j in range(count)]
-    whole, partial = Seen(data.train, data.rows, data.count), _warm_up(spec, data)
-    workspace = Workspace(len(em["log_weights"]), data.train.shape[1], _CHUNK, data.train.dtype, data.train.device)
-    for iteration in session.steps(spec.warm_up + spec.iterations, unit="iteration"):
+    workspace = Workspace(paths, d, _CHUNK, data.train.dtype, data.train.device)
+    for _ in session.steps(spec.iterations, unit="iteration"):
         if em["stop"]:
             break
-        warming, exchanged = iteration < spec.warm_up, group.exchanged
-        seen = partial if warming else whole
+        exchanged = group.exchanged
         theta = _network.natural_parameters(layers, em["log_weights"])
         row = {"rounding": _rounding(spec, layers, em["log_weights"], theta, data.start)}
-        objective, moments, measured = expectation(spec, seen, theta, em, workspace, session.generator, group)
-        validation = workspace.log_prob(data.validation, theta)
-        reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, data, session.generator, group)
+        validation = float(workspace.log_prob(data.validation, theta).mean(dtype=torch.float64))
+        objective, measured = _pass(spec, data, layers, em, workspace, session.generator, group)
         name = "log_likelihood" if spec.assignment == "soft" else "best_path_log_likelihood"
-        row |= {name: objective - data.log_volume, **measured}
-        row["validation_log_likelihood"] = float(validation.mean(dtype=torch.float64)) - data.log_volume
-        row |= {"reseeded_nodes": reseeded, "solver_evaluations": evaluations}
+        row |= {
+            name: objective - data.log_volume,
+            "validation_log_likelihood": validation - data.log_volume,
+            **measured,
+        }
         if group.size > 1:
-            row["exchanged_share"] = (group.exchanged - exchanged) / (
-                data.count * data.train.shape[1] * data.train.element_size()
-            )
+            data_bytes = data.count * d * data.train.element_size()
+            row["exchanged_share"] = (group.exchanged - exchanged) / data_bytes
         session.record(**row)
         # Stopping is noted for the next step to see, so that this one still closes its row of the history.
-        em["stop"] = not warming and reseeded == 0 and abs(objective - em["previous"]) < spec.tolerance
-        em["previous"] = -math.inf if warming else objective
+        em["stop"] = measured["reseeded_nodes"] == 0 and abs(objective - em["previous"]) < spec.tolerance
+        em["previous"] = objective
     return layers, em["log_weights"]
+
+
+def _pass(
+    spec,
+    data: Data,
+    layers: list[Tensor],
+    em: dict[str, Any],
+    workspace: Workspace,
+    generator: torch.Generator,
+    group: Group,
+) -> tuple[float, dict[str, float]]:
+    """Every example once, the parameters moved in place: mean objective along the pass, and what was counted."""
+    if spec.minibatch is None:
+        batches = [Seen(data.train, data.rows, data.count)]
+    else:
+        # Every process draws the order of all examples, and sees its own.
+        order = torch.randperm(data.count, generator=generator, device=data.train.device)
+        first = int(data.rows[0])
+        batches = []
+        for batch in order.split(spec.minibatch):
+            own = batch[(batch >= first) & (batch < first + len(data.rows))]
+            batches.append(Seen(data.train[own - first], own, len(batch)))
+    total, counted = 0.0, {"reseeded_nodes": 0.0, "solver_evaluations": 0.0}
+    for seen in batches:
+        theta = _network.natural_parameters(layers, em["log_weights"])
+        objective, moments, measured = expectation(spec, seen, theta, em, workspace, generator, group)
+        if spec.minibatch is not None:
+            em["averages"].lerp_(moments / seen.count, (em["batches"] + 2) ** -spec.decay)
+            em["batches"] += 1
+            moments = em["averages"] * data.count
+        reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, data, generator, group)
+        if reseeded and spec.minibatch is not None:
+            # What is remembered of paths through a split node is what their new parameters imply.
+            changed = _paths_through(spec, reseeded)
+            em["averages"][changed] = implied(layers, em["log_weights"])[changed]
+        total += objective * seen.count
+        counted["reseeded_nodes"] += len(reseeded)
+        counted["solver_evaluations"] += evaluations
+        for name, value in measured.items():
+            counted[name] = counted.get(name, 0.0) + value * seen.count / data.count
+    return total / data.count, counted
+
+
+def implied(layers: list[Tensor], log_weights: Tensor) -> Tensor:
+    """pi_p E[(x, 1)(x, 1)^T given p] as the parameters say: the product of a path's own map with its transpose."""
+    forward = torch.linalg.inv(_network.fold(layers, layers[0].shape[-1], log_weights))
+    return log_weights.exp()[:, None, None] * (forward @ forward.mT)
+
+
+def _paths_through(spec, reseeded: list[tuple[int, int, int]]) -> Tensor:
+    """Which paths go through nodes that were split, (P,) bool."""
+    through = torch.zeros(spec.components, dtype=torch.bool)
+    for j, empty, largest in reseeded:
+        through.movedim(j, 0)[[empty, largest]] = True
+    return through.flatten()
 
 
 def expectation(
@@ -165,12 +222,15 @@ def maximisation(
     data: Data,
     generator: torch.Generator,
     group: Group,
-) -> tuple[int, int]:
-    """The M-step, in place; returns how many nodes were re-seeded and how often node objectives were evaluated."""
+) -> tuple[list[tuple[int, int, int]], int]:
+    """The M-step, in place; returns the nodes split and how often node objectives were evaluated.
+
+    A split is (layer, node without examples, the node that it is now a half of).
+    """
     d = data.train.shape[1]
     counts = moments[:, d, d].clone()
     moments[:, :d, :d] += counts[:, None, None] * data.ridge
-    reseeded, evaluations = 0, torch.zeros(1, dtype=torch.float64, device=moments.device)
+    reseeded, evaluations = [], torch.zeros(1, dtype=torch.float64, device=moments.device)
     for j, nodes in enumerate(layers):
         entering = _network.at_layer(moments, layers, j)
         above = _network.fold(layers[:j], d + 1, moments)
@@ -203,7 +263,7 @@ def maximisation(
             shares = counts.view(-1, len(nodes), math.prod(spec.components[j + 1 :]))
             shares[:, i] = shares[:, largest] = shares[:, largest] / 2
             totals[i] = totals[largest] = totals[largest] / 2
-            reseeded += 1
+            reseeded.append((j, i, largest))
     group.sum(evaluations)
     log_weights.copy_(path_weights(spec, counts))
     return reseeded, int(evaluations)
@@ -232,15 +292,6 @@ def halve(nodes: Tensor, empty: int, largest: int, generator: torch.Generator) -
     wider = _network.homogeneous(eye / ratio, -offset) @ nodes[largest]
     narrower = _network.homogeneous(eye * ratio, offset) @ nodes[largest]
     nodes[empty], nodes[largest] = wider, narrower
-
-
-def _warm_up(spec, data: Data) -> Seen:
-    """This process's part of the warm-up's evenly spaced examples."""
-    few = min(spec.warm_up_examples, data.count)
-    chosen = torch.zeros(data.count, dtype=torch.bool, device=data.rows.device)
-    chosen[torch.linspace(0, data.count - 1, few).round().long()] = True
-    own = chosen[data.rows].nonzero().flatten()
-    return Seen(data.train[own], data.rows[own], int(chosen.sum()))
 
 
 def _rounding(spec, layers: list[Tensor], log_weights: Tensor, theta: Tensor, z: Tensor) -> float:

@@ -11,6 +11,9 @@
        for the top layer, else some iterations of L-BFGS-B: a generalised EM step, which never lowers its objective
     pi_p = share of path p (`joint`), or the product of its nodes' shares (`factorised`)
 
+With minibatches (stepwise EM, as in `gmm`) moments are running averages that start from what the first parameters
+imply, and the M-step is taken after each of them: not monotone, but many more steps for each pass over the data.
+
 With biases, every transformation is a (d + 1, d + 1) matrix and the paper's equations hold as they are (`_network`,
 `_node`); it leaves biases out from equation 5 on. One layer is a Gaussian mixture. The ridge is that of the mixture:
 all moments are taken of x + N(0, ridge I), so that no path's expected covariance is narrower than it. Layer 1, the top
@@ -18,7 +21,8 @@ layer of the paper, is nearest z. Training sees the data whitened by their own m
 layer k alone.
 
 Reference: van den Oord and Schrauwen, "Factoring variations in natural images with deep Gaussian mixture models", NIPS
-2014, sections 2 and 3.
+2014, sections 2 and 3; Cappe and Moulines, "On-line expectation-maximization algorithm for latent data models", Journal
+of the Royal Statistical Society B 71(3), 2009.
 """
 
 import math
@@ -75,8 +79,10 @@ class Spec(base.ModelSpec):
     )
     start_examples: int = Field(50_000, ge=1, description="How many training examples the layerwise start sees.")
     start_iterations: int = Field(15, ge=1, description="EM iterations for each layer of the layerwise start.")
-    warm_up: int = Field(0, ge=0, description="Iterations before the others on `warm_up_examples` of the examples.")
-    warm_up_examples: int = Field(100_000, ge=1, description="Evenly spaced training examples of the warm-up.")
+    minibatch: int | None = Field(
+        None, ge=1, description="Examples between two M-steps (an iteration is a pass over all); null for all of them."
+    )
+    decay: float = Field(0.6, ge=0, le=1, description="Minibatches: how fast step sizes (t + 2)^-decay fall.")
     precision: Literal["float32", "float64"] = Field(
         "float32", description="Arithmetic of the E-step's features; sums over examples are float64 in any case."
     )
@@ -108,12 +114,12 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         """EM or stochastic gradients on whitened data.
 
         Each iteration records, of the parameters that it starts from: `log_likelihood` (soft EM: mean over the training
-        data it sees) or `best_path_log_likelihood` (hard: mean of log pi_p N of the path assigned, a lower bound of
-        it), `validation_log_likelihood` of at most 20,000 evenly spaced validation examples, all in nats of the data's
-        own space; `rounding` (mean absolute difference between the E-step's log p and float64, nats);
-        `reseeded_nodes`; `solver_evaluations`; for the heuristic `switch_rate`, the share of examples for which the
-        random start found a better path, and `path_evaluations` for each example; with several processes
-        `exchanged_share`, bytes put into collective operations over the bytes of the training data.
+        data) or `best_path_log_likelihood` (hard: mean of log pi_p N of the path assigned, a lower bound of it), both
+        along the pass where there are minibatches; `validation_log_likelihood` of at most 20,000 evenly spaced
+        validation examples, all in nats of the data's own space; `rounding` (mean absolute difference between the
+        E-step's log p and float64, nats); `reseeded_nodes`; `solver_evaluations`; for the heuristic `switch_rate`, the
+        share of examples for which the random start found a better path, and `path_evaluations` for each example; with
+        several processes `exchanged_share`, bytes put into collective operations over the bytes of the training data.
 
         Raises:
             CannotBeDone: too few examples; a singular covariance (says which ridge to set); float32 too coarse.
