@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_PUBLISHED = 6
 SPLITS = ("train", "validation", "test")
 # Where several rows have a curve, colour and marker tell the row, and the line the split.
 SPLIT_LINES = {"test": "-", "validation": ":", "train": (0, (5, 2))}
@@ -125,8 +126,13 @@ def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
 
 
 def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    """One dashed line for each published number, named above it at the left edge, where the curves are lowest."""
+    """One dashed line for each published number, named above it at the left edge, where the curves are lowest.
+
+    Where they are too many to be told apart, only those beside a number of ours: the table names the others.
+    """
     known = cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])
+    if len(known) > MOST_PUBLISHED:
+        known = known[known["obtained"].notna()]
     known = known.sort_values("published", ascending=False)
     for _, cell in known.iterrows():
         panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
