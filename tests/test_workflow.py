@@ -44,7 +44,7 @@ def test_jobs_take_nothing_from_the_shell_that_the_plan_was_made_without(bench):
 def test_rows_of_several_processes_are_launched_by_torchrun(bench):
     plan = bench(experiments=["patch-likelihood"])
     launches = {(plan.plan.runs[run].model, plan.launch(run)) for run in plan.plan.runs}
-    assert ("deep_gmm", "torchrun --standalone --nproc-per-node 2 --no-python --") in launches
+    assert ("deep_gmm", "torchrun --standalone --nproc-per-node 2 --no-python -- ") in launches
     assert {launch for model, launch in launches if model != "deep_gmm"} == {""}
 
 

@@ -83,7 +83,7 @@ class Workflow:
     def launch(self, run: str) -> str:
         """What goes before the train verb: torchrun, where several processes train the run together."""
         processes = self.plan.processes[run]
-        return f"torchrun --standalone --nproc-per-node {processes} --no-python --" if processes > 1 else ""
+        return f"torchrun --standalone --nproc-per-node {processes} --no-python -- " if processes > 1 else ""
 
     def evaluation(self, evaluation: str) -> str:
         return json.dumps(asdict(self.plan.evaluations[evaluation]))

@@ -132,7 +132,7 @@ class Project:
         """What a dry run would do, sorted: "train gmm on toys-two-moons", "assemble moons", "report"."""
         done = self.run("snakemake", *targets, "--dry-run", "--printshellcmds", "--quiet", "host")
         commands = re.findall(
-            r"^Shell command: (?:mkdir .*)?dgmbench (.*?) 2>&1", done.stdout + done.stderr, re.MULTILINE
+            r"^Shell command: (?:mkdir .*|torchrun .*-- )?dgmbench (.*?) 2>&1", done.stdout + done.stderr, re.MULTILINE
         )
         if not commands:
             assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr

@@ -24,4 +24,4 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "{params.launch} dgmbench train --run {params.run:q} --threads {params.threads} 2>&1 | tee -i {log}"
+        "{params.launch}dgmbench train --run {params.run:q} --threads {params.threads} 2>&1 | tee -i {log}"
