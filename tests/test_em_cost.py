@@ -14,7 +14,7 @@ from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import _em_timing, em_cost, em_scaling
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.density.gaussian import Model as Gaussian
-from dgmbench.models.mixtures import gmm, student_t_mixture
+from dgmbench.models.mixtures import _fitting, gmm, student_t_mixture
 from dgmbench.training.session import Session
 
 COMPONENTS, DIMENSION, TRAIN = 4, 5, 1500
@@ -160,7 +160,7 @@ def test_the_peer_does_not_warn_and_leaves_the_threads_as_they_were(model, data,
 
 
 def test_the_features_held_at_once_are_those_of_training():
-    assert em_cost.Settings().chunk == gmm._CHUNK
+    assert em_cost.Settings().chunk == _fitting.CHUNK
 
 
 @pytest.mark.parametrize("module", [em_cost, em_scaling])

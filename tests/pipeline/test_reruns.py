@@ -39,7 +39,7 @@ def test_comments_docstrings_and_formatting_change_nothing(complete):
 
 
 def test_an_equation_of_a_model_concerns_its_runs(complete):
-    with complete.edit(GMM, "0.5 * whitened.square_()", "0.5 * whitened.square_() * 1.0"):
+    with complete.edit(GMM, "(counts / counts.sum()).log()", "(counts / counts.sum() * 1.0).log()"):
         assert complete.pending() == [
             "assemble mixtures",
             "assemble moons",
