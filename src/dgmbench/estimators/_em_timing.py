@@ -176,11 +176,16 @@ def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSetting
 
     clock: list[float] = []
     log_likelihood: list[float] = []
+    arithmetic: set[np.dtype] = set()
 
     class Clocked(GaussianMixture):
         def _e_step(self, *arguments, **options):
+            # One float64 parameter makes every later array float64, and the peer slower than its own arithmetic is.
+            for name in ("weights_", "means_", "precisions_cholesky_"):
+                setattr(self, name, getattr(self, name).astype(dtype, copy=False))
             clock.append(time.perf_counter())
             mean, responsibilities = super()._e_step(*arguments, **options)
+            arithmetic.add(responsibilities.dtype)
             log_likelihood.append(float(mean))
             return mean, responsibilities
 
@@ -194,7 +199,6 @@ def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSetting
         weights_init=start.log_weights.exp().numpy().astype(dtype),
         means_init=start.means.numpy().astype(dtype),
         # In float64 in any case: float32 could not check that a narrow component's precision is positive definite.
-        # Only the first iteration, which is not timed, works with it.
         precisions_init=torch.cholesky_inverse(start.factors).numpy(),
     )
     with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
@@ -207,6 +211,11 @@ def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSetting
     if len(clock) != settings.iterations + 1:
         raise CannotBeDone(
             f"this scikit-learn made {len(clock)} E-steps in {settings.iterations} iterations, not one more than them: "
+            "install the version that constraints.txt names."
+        )
+    if arithmetic != {dtype}:
+        raise CannotBeDone(
+            f"this scikit-learn computes in {', '.join(sorted(map(str, arithmetic)))} where {precision} is timed: "
             "install the version that constraints.txt names."
         )
     return Timing(tuple(np.diff(clock).tolist()), log_likelihood[-1])
