@@ -14,6 +14,7 @@ from dgmbench.training.distributed import joined
 from dgmbench.training.session import Session
 
 D, N = 5, 3001  # not a multiple of any number of processes
+FEW = 61
 
 CASES = {
     "gmm": ("gmm", {"components": 4}),
@@ -25,15 +26,20 @@ CASES = {
         "deep_gmm",
         {"components": (5, 3), "assignment": "heuristic", "minibatch": 1000, "pseudo_count": 1.0},
     ),
+    "deep-minibatch": ("deep_gmm", {"components": (3, 2), "minibatch": 700, "ridge": 0.01}),
+    # The last minibatch is a single example: every other process sees none.
+    "deep-lonely": ("deep_gmm", {"components": (2, 2), "minibatch": FEW - 1, "ridge": 0.1, "start_examples": FEW}),
+    "gmm-lonely": ("gmm", {"components": 2, "minibatch": FEW - 1, "ridge": 0.1}),
     "deep-hard": ("deep_gmm", {"components": (4, 2, 2), "assignment": "hard", "pseudo_count": 1.0}),
 }
 
 
-def data() -> Dataset:
+def data(count: int = N) -> Dataset:
     g = np.random.default_rng(3)
     parts = [g.normal(size=(N // 3 + 1, D)) @ g.normal(size=(D, D)) + 2 * g.normal(size=D) for _ in range(3)]
-    x = np.concatenate(parts)[:N].astype(np.float32)
+    x = np.concatenate(parts).astype(np.float32)
     g.shuffle(x)
+    x = x[:count]
     return Dataset("made", "made", "real", (D,), dict.fromkeys(("train", "validation", "test"), Split(x)), {})
 
 
@@ -42,7 +48,7 @@ def fit(case: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     options = {"iterations": 6, "tolerance": 0.0, "precision": "float64"} | options
     model = model_class(name)(model_class(name).Spec(**options), D)
     session = Session(torch.Generator().manual_seed(5))
-    model.fit(data(), session)
+    model.fit(data(FEW if case.endswith("lonely") else N), session)
     return model.state(), session.history
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dgmbench.errors import CannotBeDone, UserError
+from dgmbench.training.distributed import Group
 from dgmbench.training.run import _fit, generator_for, seed_from
 from dgmbench.training.session import Session
 
@@ -36,13 +37,13 @@ def session(path) -> Session:
 def test_an_interruption_in_the_middle_of_a_step_leaves_the_last_whole_one(tmp_path, interrupt_at):
     straight, path = Walk(), tmp_path / "checkpoint.safetensors"
     whole = session(None)
-    _fit(straight, None, whole)
+    _fit(straight, None, whole, Group())
     with pytest.raises(KeyboardInterrupt):
-        _fit(Walk(interrupt_at), None, session(path))
+        _fit(Walk(interrupt_at), None, session(path), Group())
     with pytest.raises(KeyboardInterrupt):  # a second one, while the model is still being set up
-        _fit(Walk(before_track=True), None, session(path))
+        _fit(Walk(before_track=True), None, session(path), Group())
     resumed, again = Walk(), session(path)
-    assert _fit(resumed, None, again) == ("done", None, [])
+    assert _fit(resumed, None, again, Group()) == ("done", None, [])
     assert torch.equal(resumed.x, straight.x)
     assert again.history == whole.history
 
@@ -56,16 +57,29 @@ class Broken:
 
 
 def test_a_models_own_error_is_a_status_with_its_last_lines():
-    status, reason, tail = _fit(Broken(ZeroDivisionError("division by zero")), None, session(None))
+    status, reason, tail = _fit(Broken(ZeroDivisionError("division by zero")), None, session(None), Group())
     assert (status, reason) == ("failed", "ZeroDivisionError: division by zero")
     assert any("raise self.error" in line for line in tail)
-    assert _fit(Broken(CannotBeDone("too few examples")), None, session(None)) == ("failed", "too few examples", [])
+    assert _fit(Broken(CannotBeDone("too few examples")), None, session(None), Group()) == (
+        "failed",
+        "too few examples",
+        [],
+    )
 
 
 @pytest.mark.parametrize("error", [UserError("x"), OSError(28, "no space"), MemoryError(), KeyboardInterrupt()])
 def test_what_is_not_the_runs_fault_is_raised(error):
     with pytest.raises(type(error)):
-        _fit(Broken(error), None, session(None))
+        _fit(Broken(error), None, session(None), Group())
+
+
+def test_of_several_processes_one_alone_may_fail_and_that_is_no_status_of_the_run():
+    group = Group()
+    group.rank, group.size = 1, 2
+    with pytest.raises(UserError, match=r"process 2 of 2 stopped \(RuntimeError: lost\): start the run again"):
+        _fit(Broken(RuntimeError("lost")), None, session(None), group)
+    # A refusal is of what all share: every process raises it, and the run has failed.
+    assert _fit(Broken(CannotBeDone("too few")), None, session(None), group) == ("failed", "too few", [])
 
 
 def test_seeds_are_what_they_always_were():

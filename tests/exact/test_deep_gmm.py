@@ -6,14 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy import stats
 from scipy.special import logsumexp
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.models.density import gaussian
-from dgmbench.models.mixtures import _deep_em, _deep_sgd, _network, deep_gmm, gmm
-from dgmbench.models.mixtures._search import PathSearch
+from dgmbench.models.mixtures import _deep_em, _deep_sgd, _fitting, _network, deep_gmm, gmm
+from dgmbench.models.mixtures._search import PathSearch, moments_of_paths
+from dgmbench.training.distributed import Group
 from dgmbench.training.session import Session
 
 D = 3
@@ -449,13 +451,166 @@ def test_the_guard_brings_an_unused_node_back_and_without_it_the_node_stays_unus
     assert usage[0.0] < 1e-6
 
 
+def test_a_step_of_any_velocity_leaves_a_node_invertible_with_the_sign_of_its_determinant():
+    g = rng(3)
+    nodes = _network.homogeneous(
+        torch.randn(200, D, D, generator=g, dtype=torch.float64), torch.randn(200, D, generator=g, dtype=torch.float64)
+    )
+    before = torch.linalg.slogdet(nodes)
+    velocity = 1e3 * torch.randn(200, D, D + 1, generator=g, dtype=torch.float64)
+    # Adversarial: straight at the singular I + V, along one direction and along all.
+    velocity[0] = torch.eye(D, D + 1) * -1e3
+    velocity[1] = 0.0
+    velocity[1, 0, 0] = -2.0
+    spec = deep_gmm.Spec(components=(200,), training="sgd", momentum=0.5)
+    _deep_sgd._step(nodes, torch.zeros(200, D, D + 1).double(), velocity, torch.ones(200).double(), 1.0, spec)
+    after = torch.linalg.slogdet(nodes)
+    assert torch.equal(after.sign, before.sign)
+    assert float((after.logabsdet - before.logabsdet).min()) >= D * math.log(0.5) - 1e-9
+
+
+def test_the_guard_conserves_usage_and_lets_both_halves_rest():
+    spec = deep_gmm.Spec(components=(2, 3), training="sgd", least_share=0.5)
+    names, eye = ["layer_0", "layer_1"], torch.eye(D + 1, dtype=torch.float64)
+    state = {"usage": torch.tensor([0.5, 0.2, 0.01, 0.2, 0.08, 0.01], dtype=torch.float64)}
+    for name, nodes in zip(names, spec.components, strict=True):
+        state[name] = eye.repeat(nodes, 1, 1)
+        state |= {f"velocity_{name}": torch.ones(nodes, D, D + 1).double(), f"rest_{name}": torch.zeros(nodes).long()}
+    assert _deep_sgd._guard(spec, state, names, rng()) == 1  # the last node of the lower layer, used for 0.02
+    assert state["usage"].sum() == pytest.approx(1.0)
+    assert _deep_sgd.usage_of(state["usage"], spec, 1).tolist() == pytest.approx([0.36, 0.28, 0.36])
+    assert state["rest_layer_1"].tolist() == [_deep_sgd._REST, 0, _deep_sgd._REST]
+    # By what is seen since, both halves are out of use: they are not judged yet.
+    seen = torch.tensor([0, 0.5, 0, 0, 0.5, 0]).double()
+    state["usage"].copy_(seen)
+    assert sum(_deep_sgd._guard(spec, state, names, rng()) for _ in range(_deep_sgd._REST - 1)) == 0
+    assert state["rest_layer_1"].tolist() == [1, 0, 1]
+    assert torch.equal(state["usage"], seen)
+    assert _deep_sgd._guard(spec, state, names, rng()) == 2
+
+
+def test_validation_of_gradients_is_of_evenly_spaced_examples():
+    x = clusters(4000)
+    x[2000:] += 50.0
+    session = Session(rng())
+    fit(x, session, components=(2, 2), training="sgd", iterations=2, batch=1000)
+    values = [r["validation_log_likelihood"] for r in session.history if "validation_log_likelihood" in r]
+    near = [r["log_likelihood"] for r in session.history]
+    assert abs(values[-1] - near[-1]) < 2.0  # the first half alone would be told apart by far more
+
+
+# Re-seeding
+
+
+def test_halves_are_half_a_standard_deviation_apart_where_z_is():
+    """Whatever the scale of what leaves a node: the nodes above bring it to z."""
+    g = rng(1)
+    above = 1e3 * torch.randn(4, D + 1, D + 1, generator=g, dtype=torch.float64)
+    above[:, D] = torch.tensor([0.0] * D + [1.0])
+    shares = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    node = _network.homogeneous(torch.randn(D, D, generator=g).double(), torch.randn(D, generator=g).double())
+    nodes = torch.stack([torch.eye(D + 1).double(), node])
+    _deep_em.halve(nodes, 0, 1, above, shares, g)
+    ratio = math.exp(0.5 / math.sqrt(D))
+    moved = nodes[0, :D, D] - node[:D, D] / ratio, nodes[1, :D, D] - node[:D, D] * ratio
+    for offset in moved:
+        assert float((shares @ (above[:, :D, :D] @ offset).square().sum(1)).sqrt()) == pytest.approx(0.5)
+    torch.testing.assert_close(nodes[0, :D, :D] * ratio, node[:D, :D])
+    torch.testing.assert_close(nodes[1, :D, :D] / ratio, node[:D, :D])
+
+
+@pytest.mark.parametrize("empty_layer", [0, 1])
+def test_a_split_conserves_the_examples_and_is_seen_by_the_layers_below(empty_layer):
+    """Moments of the empty node and of the largest are shared by both: weights sum to one and nothing is lost."""
+    x, sizes = torch.from_numpy(clusters()).double(), (2, 3)
+    model, *_ = random_model(sizes)
+    layers = [q.clone() for q in model._inverse]
+    work = _fitting.working(
+        Dataset("m", "m", "real", (D,), dict.fromkeys(("train", "validation"), Split(x.float().numpy())), {}),
+        deep_gmm.Spec(components=sizes, precision="float64"), "whitened", 3, D + 1, torch.device("cpu"), Group(),
+    )  # fmt: skip
+    paths = torch.arange(len(work.z)) % 6
+    node = torch.stack(torch.unravel_index(paths, sizes), 1)[:, empty_layer]
+    paths = paths[node > 0].repeat(2)[: len(work.z)]
+    moments = moments_of_paths(work.z[: len(paths)], paths, 6)
+    before = moments.sum(0)
+    log_weights = torch.zeros(6).double()
+    split, _ = _deep_em.maximisation(
+        deep_gmm.Spec(components=sizes), layers, log_weights, moments, work, rng(), Group()
+    )
+    assert [s[:2] for s in split] == [(empty_layer, 0)]
+    torch.testing.assert_close(moments.sum(0), before)
+    shares = log_weights.exp().view(sizes).sum(1 - empty_layer)
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares[0] == pytest.approx(float(shares[split[0][2]]))
+    assert all(bool(torch.linalg.slogdet(q).logabsdet.isfinite().all()) for q in layers)
+
+
+# Counting and exactness
+
+
+def test_free_parameters_are_those_of_the_families_that_it_contains():
+    def free(components, **spec):
+        return deep_gmm.Model(deep_gmm.Spec(components=components, **spec), D).free_parameters
+
+    assert free((4,)) == gmm.Model(gmm.Spec(components=4), D).free_parameters
+    assert free((1, 1, 1)) == D + D * (D + 1) // 2
+    # The rank of the derivative of the paths' means and covariances with respect to all entries of all nodes.
+    sizes = (3, 2)
+    model, *_ = random_model(sizes)
+    shapes = [layer.shape[0] for layer in model._inverse]
+
+    def told(vector):
+        parts = vector.split([n * D * (D + 1) for n in shapes])
+        layers = []
+        for part, n in zip(parts, shapes, strict=True):
+            rows = part.view(n, D, D + 1)
+            layers.append(_network.homogeneous(rows[..., :D], rows[..., D]))
+        folded = _network.fold(list(reversed(layers)), D + 1, vector)[:, :D]
+        return torch.cat([(folded[:, :, :D] @ folded[:, :, :D].mT).flatten(), folded[:, :, D].flatten()])
+
+    at = torch.cat([torch.linalg.inv(layer)[:, :D].flatten() for layer in model._inverse])
+    rank = int(torch.linalg.matrix_rank(torch.autograd.functional.jacobian(told, at), rtol=1e-9))
+    assert free(sizes) == rank + 5
+    assert free(sizes, weights="factorised") == rank + 2 + 1
+
+
+def test_the_search_scores_what_it_found_exactly_and_takes_no_examples():
+    model, *parameters = random_model((3, 2, 2))
+    x = 2 * torch.randn(50, D, generator=rng(), dtype=torch.float64)
+    scores, paths, _ = model.search_paths(x, 2, 1, rng(1))
+    every = path_scores(x.numpy(), *parameters)
+    np.testing.assert_allclose(scores.numpy(), every[np.arange(50), paths.numpy()], rtol=1e-12)
+    scores, paths, evaluations = model.search_paths(x[:0], 2, 1, rng(1))
+    assert (len(scores), len(paths), evaluations) == (0, 0, 0)
+
+
 # Refusals
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"components": (3, 0)}, "greater than or equal to 1"),
+        ({"training": "sgd", "minibatch": 100}, "'sgd' does not read 'minibatch'"),
+        ({"training": "sgd_layerwise", "assignment": "hard"}, "does not read 'assignment'"),
+        ({"learning_rate": 0.1}, "'em' does not read 'learning_rate'"),
+        ({"decay": 0.1}, "set minibatch too"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(spec, said):
+    with pytest.raises(ValidationError, match=said):
+        deep_gmm.Spec(**spec)
 
 
 def test_what_cannot_be_done_says_what_to_set():
     x = clusters()
     with pytest.raises(CannotBeDone, match="fewer components"):
         fit(x[:10], components=(3, 2))
+    with pytest.raises(CannotBeDone, match="start_examples"):
+        fit(x, components=(3, 2), start_examples=2)
+    with pytest.raises(CannotBeDone, match="not finite"):
+        fit(np.where(np.arange(len(x))[:, None] == 7, np.float32("nan"), x), components=(3, 2))
     with pytest.raises(CannotBeDone, match="ridge"):
         fit(np.concatenate([x, x[:, :1]], 1), components=(2, 2))
     repeated = np.concatenate([x, np.repeat(x[:1] + 30, 200, 0)])  # one node shrinks onto a point

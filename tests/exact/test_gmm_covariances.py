@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.models.mixtures import _covariances, gmm
+from dgmbench.models.mixtures import _covariances, _em, _fitting, gmm
 from dgmbench.training.session import Session
 
 D, K = 4, 3
@@ -247,6 +247,28 @@ def test_one_batch_of_all_examples_without_memory_is_em():
     # The order of the examples is drawn anew, and with it every later draw; EM draws nothing after its start.
     for one, other in zip(plain, batched, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-8, atol=1e-9)
+
+
+def test_a_smaller_last_minibatch_takes_its_share_of_a_step():
+    assert _fitting.step_size(7, 0.5, 1.0) == pytest.approx(9**-0.5)
+    # Two halves of a batch, at the same t, move as far as the whole one.
+    half = _fitting.step_size(7, 0.5, 0.5)
+    assert 1 - (1 - half) ** 2 == pytest.approx(_fitting.step_size(7, 0.5, 1.0))
+    assert _fitting.step_size(0, 0.0, 0.3) == 1.0
+
+
+def test_a_component_without_examples_takes_a_trace_of_none():
+    x = torch.randn(300, D, generator=rng(), dtype=torch.float64)
+    means = torch.tensor([[0.0] * D, [1e3] * D], dtype=torch.float64)
+    theta = _em.natural_parameters(
+        torch.tensor([0.5, 0.5]).double().log(), means, torch.eye(D).double().repeat(2, 1, 1)
+    )
+    _, sums = _em.Workspace(2, D, 128, torch.float64, x.device).accumulate(x, theta)
+    assert torch.equal(sums[1], torch.zeros_like(sums[1]))
+    assert sums[0, 0] == pytest.approx(300.0)
+    nothing, none = _em.Workspace(2, D, 128, torch.float64, x.device).accumulate(x[:0], theta)
+    assert nothing == 0.0
+    assert not bool(none.any())
 
 
 @pytest.mark.parametrize("covariance", STRUCTURES)

@@ -96,11 +96,11 @@ def test_the_e_step_s_features_give_the_log_density_and_its_weights():
     joint = scores(z.numpy(), log_weights, means, scales, degrees)
     log_prob = logsumexp(joint, axis=1)
     np.testing.assert_allclose(work.log_prob(z, coefficients).numpy(), log_prob, rtol=1e-10)
-    mean, sums, tallies = work.accumulate(z, coefficients)
+    total, sums, tallies = work.accumulate(z, coefficients)
     r = np.exp(joint - log_prob[:, None])
     centred = z.numpy()[:, None] - means
     v = np.einsum("nki,kij,nkj->nk", centred, np.linalg.inv(scales), centred) / degrees
-    assert mean == pytest.approx(log_prob.mean(), rel=1e-12)
+    assert total == pytest.approx(log_prob.sum(), rel=1e-12)
     rows, columns = np.triu_indices(D)
     phi = np.concatenate([np.ones((37, 1)), z.numpy(), z.numpy()[:, rows] * z.numpy()[:, columns]], 1)
     np.testing.assert_allclose(sums.numpy(), (r / (1 + v)).T @ phi, rtol=1e-9, atol=1e-9)

@@ -98,7 +98,7 @@ def _train(
         fingerprint=f"{run.id} {certificate_sha256(data)} {run.device} {threads} {torch.__version__} {group.size}",
         progress=progress,
     )
-    status, reason, tail = _fit(model, data, session)
+    status, reason, tail = _fit(model, data, session, group)
     manifest = {
         "format": FORMAT,
         "run": {"id": run.id, **run.document},
@@ -130,7 +130,7 @@ def _train(
     return manifest
 
 
-def _fit(model: Model, data: Dataset, session: Session) -> tuple[str, str | None, list[str]]:
+def _fit(model: Model, data: Dataset, session: Session, group: distributed.Group) -> tuple[str, str | None, list[str]]:
     # An interruption writes no checkpoint: in the middle of a step the state is neither the last one nor the next. The
     # last checkpoint between two steps is the one to continue from.
     try:
@@ -140,6 +140,14 @@ def _fit(model: Model, data: Dataset, session: Session) -> tuple[str, str | None
     except (Diverged, CannotBeDone) as refusal:
         return "failed", str(refusal), []
     except Exception as error:  # whatever a model's own code raises is this run's status, with its last lines
+        if group.size > 1:
+            # The others may wait for this process, or it lost one of them: that is no property of the run. Refusals
+            # above are of what all processes share, and are raised by all of them.
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(
+                f"process {group.rank + 1} of {group.size} stopped ({said}): start the run again, and it continues "
+                "from its last checkpoint."
+            ) from error
         lines = traceback.format_exc().strip().splitlines()[-LOG_TAIL:]
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], lines
     return "done", None, []

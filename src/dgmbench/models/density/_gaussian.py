@@ -29,8 +29,14 @@ def chunks(split: Split, device: torch.device, generator: torch.Generator | None
 
 
 def mean_and_covariance(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Maximum-likelihood moments, mean first and then the centred products: (d,), (d, d), float64."""
+    """Maximum-likelihood moments, mean first and then the centred products: (d,), (d, d), float64.
+
+    Raises:
+        CannotBeDone: where a value is not a finite number.
+    """
     mean = sum(chunk.sum(0) for chunk in chunks(split, device)) / len(split)
+    if not bool(mean.isfinite().all()):
+        raise CannotBeDone("some values of the data are not finite numbers: replace them, or leave those examples out.")
     products = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=device)
     for chunk in chunks(split, device):
         centred = chunk - mean

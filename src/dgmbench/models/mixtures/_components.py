@@ -95,7 +95,6 @@ class Components(NamedTuple):
         options = {"generator": generator, "device": generator.device, "dtype": torch.float64}
         uniform, noise = torch.rand(len(x), **options), torch.randn((len(x), int(missing.sum())), **options)
         covariances = self.factors @ self.factors.mT
-        component = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if bool(known.any()):
             factors = torch.linalg.cholesky(covariances[:, known][:, :, known])
             seen = Components(self.log_weights, self.means[:, known], factors)

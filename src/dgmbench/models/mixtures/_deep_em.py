@@ -10,106 +10,72 @@ Reference: van den Oord and Schrauwen, "Factoring variations in natural images w
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dgmbench.errors import CannotBeDone
-from dgmbench.models.mixtures import _layerwise, _network, _node
+from dgmbench.models.mixtures import _fitting, _layerwise, _network, _node
 from dgmbench.models.mixtures._em import Workspace
+from dgmbench.models.mixtures._fitting import Batch, Working
 from dgmbench.models.mixtures._search import PathSearch, better, moments_of_paths
 from dgmbench.training.distributed import Group
 from dgmbench.training.session import Session
 
-_CHUNK = 2048
-_PROBED = 500
-# The E-step's own precision is compared with float64 at every iteration; more than this is refused.
-_ROUNDING_NATS = 0.05
 _WARM_PASSES, _RANDOM_PASSES = 1, 2
 
 
-@dataclass(frozen=True)
-class Data:
-    """Whitened examples: this process's shard of the training data, those of the start, those of validation.
-
-    Attributes:
-        rows: (n,) which training examples `train` (n, d) holds; count: how many there are in all.
-        log_volume: log |scale| of the whitening, nats; ridge: (d, d), as whitened.
-        advice: the ridge to write instead, in the data's units squared.
-    """
-
-    train: Tensor
-    rows: Tensor
-    count: int
-    start: Tensor
-    validation: Tensor
-    log_volume: float
-    ridge: Tensor
-    advice: float
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The examples between two M-steps: z (n, d) and rows (n,), this process's."""
-
-    z: Tensor
-    rows: Tensor
-    count: int  # of all processes
-
-
-def start(spec, data: Data, generator: torch.Generator) -> list[Tensor]:
-    """Q~ of each layer before the first step, for a start that all processes draw alike."""
+def start(spec, seen: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Q~ of each layer before the first step, from some examples (m, d), drawn alike by all processes."""
     if spec.start == "random":
-        return _layerwise.nearby(data.start, spec.components, generator)
-    return _layerwise.fitted(data.start, spec.components, spec.start_iterations, spec.start == "scales", generator)
+        return _layerwise.nearby(seen, spec.components, generator)
+    return _layerwise.fitted(seen, spec.components, spec.start_iterations, spec.start == "scales", generator)
 
 
-def blank(spec, data: Data) -> dict[str, Any]:
+def blank(spec, work: Working) -> dict[str, Any]:
     """What training carries from step to step, before it is restored: parameters of whitened data, in float64."""
-    size, options = data.train.shape[1] + 1, {"dtype": torch.float64, "device": data.train.device}
+    size, options = work.z.shape[1] + 1, {"dtype": torch.float64, "device": work.z.device}
     layers = {f"layer_{j}": torch.zeros(n, size, size, **options) for j, n in enumerate(spec.components)}
     paths = math.prod(spec.components)
     return {**layers, "log_weights": torch.full((paths,), -math.log(paths), **options)}
 
 
-def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor], Tensor]:
-    """EM: the fitted Q~ of each layer and log pi, (P,), on whitened data."""
-    em = blank(spec, data) | {"previous": -math.inf, "stop": False}
+def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tuple[list[Tensor], Tensor]:
+    """EM: the fitted Q~ of each layer and log pi, (P,), on whitened data.
+
+    Args:
+        seen: (m, d), the examples that the start is made from.
+    """
+    em = blank(spec, work) | {"previous": -math.inf, "stop": False}
     layers = [em[f"layer_{j}"] for j in range(len(spec.components))]
-    paths, d = len(em["log_weights"]), data.train.shape[1]
+    paths, (_, d), device = len(em["log_weights"]), work.z.shape, work.z.device
     if spec.assignment == "heuristic":
-        em["paths"] = torch.zeros(data.count, dtype=torch.int64, device=data.train.device)
+        em["paths"] = torch.zeros(work.count, dtype=torch.int64, device=device)
     if spec.minibatch is not None:
         em |= {"averages": torch.zeros(paths, d + 1, d + 1).to(em["log_weights"]), "batches": 0}
     if not session.resumable:
-        for nodes, first in zip(layers, start(spec, data, session.generator), strict=True):
+        for nodes, first in zip(layers, start(spec, seen, session.generator), strict=True):
             nodes.copy_(first)
         if spec.assignment == "heuristic":
             em["paths"].random_(paths, generator=session.generator)
         if spec.minibatch is not None:
             em["averages"].copy_(implied(layers, em["log_weights"]))
     session.track(em=em)
-    workspace = Workspace(paths, d, _CHUNK, data.train.dtype, data.train.device)
+    workspace = Workspace(paths, d, _fitting.CHUNK, work.z.dtype, device)
     for _ in session.steps(spec.iterations, unit="iteration"):
         if em["stop"]:
             break
         exchanged = group.exchanged
         theta = _network.natural_parameters(layers, em["log_weights"])
-        row = {"rounding": _rounding(spec, layers, em["log_weights"], theta, data.start)}
-        validation = float(workspace.log_prob(data.validation, theta).mean(dtype=torch.float64))
-        objective, measured = _pass(spec, data, layers, em, workspace, session.generator, group)
+        exact = _network.log_joint(work.probe.double(), *_network.path_densities(layers, em["log_weights"]))
+        rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, theta), exact.logsumexp(0))
+        validation = float(workspace.log_prob(work.validation, theta).mean(dtype=torch.float64))
+        objective, measured = _pass(spec, work, layers, em, workspace, session.generator, group)
         name = "log_likelihood" if spec.assignment == "soft" else "best_path_log_likelihood"
-        row |= {
-            name: objective - data.log_volume,
-            "validation_log_likelihood": validation - data.log_volume,
-            **measured,
-        }
-        if group.size > 1:
-            data_bytes = data.count * d * data.train.element_size()
-            row["exchanged_share"] = (group.exchanged - exchanged) / data_bytes
-        session.record(**row)
+        row = {name: objective - work.log_volume, "validation_log_likelihood": validation - work.log_volume}
+        row |= {"rounding": rounding, **measured}
+        session.record(**row, **_fitting.exchanged_share(group, exchanged, work))
         # Stopping is noted for the next step to see, so that this one still closes its row of the history.
         em["stop"] = measured["reseeded_nodes"] == 0 and abs(objective - em["previous"]) < spec.tolerance
         em["previous"] = objective
@@ -118,7 +84,7 @@ def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor],
 
 def _pass(
     spec,
-    data: Data,
+    work: Working,
     layers: list[Tensor],
     em: dict[str, Any],
     workspace: Workspace,
@@ -126,35 +92,26 @@ def _pass(
     group: Group,
 ) -> tuple[float, dict[str, float]]:
     """Every example once, the parameters moved in place: mean objective along the pass, and what was counted."""
-    if spec.minibatch is None:
-        batches = [Seen(data.train, data.rows, data.count)]
-    else:
-        # Every process draws the order of all examples, and sees its own.
-        order = torch.randperm(data.count, generator=generator, device=data.train.device)
-        first = int(data.rows[0])
-        batches = []
-        for batch in order.split(spec.minibatch):
-            own = batch[(batch >= first) & (batch < first + len(data.rows))]
-            batches.append(Seen(data.train[own - first], own, len(batch)))
     total, counted = 0.0, {"reseeded_nodes": 0.0, "solver_evaluations": 0.0}
-    for seen in batches:
+    for batch in _fitting.minibatches(work, spec.minibatch, generator):
         theta = _network.natural_parameters(layers, em["log_weights"])
-        objective, moments, measured = expectation(spec, seen, theta, em, workspace, generator, group)
+        objective, moments, measured = expectation(spec, batch, work.first, theta, em, workspace, generator, group)
         if spec.minibatch is not None:
-            em["averages"].lerp_(moments / seen.count, (em["batches"] + 2) ** -spec.decay)
+            rho = _fitting.step_size(em["batches"], spec.decay, batch.count / min(spec.minibatch, work.count))
+            em["averages"].lerp_(moments / batch.count, rho)
             em["batches"] += 1
-            moments = em["averages"] * data.count
-        reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, data, generator, group)
+            moments = em["averages"] * work.count
+        reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, work, generator, group)
         if reseeded and spec.minibatch is not None:
             # What is remembered of paths through a split node is what their new parameters imply.
             changed = _paths_through(spec, reseeded)
             em["averages"][changed] = implied(layers, em["log_weights"])[changed]
-        total += objective * seen.count
+        total += objective * batch.count
         counted["reseeded_nodes"] += len(reseeded)
         counted["solver_evaluations"] += evaluations
         for name, value in measured.items():
-            counted[name] = counted.get(name, 0.0) + value * seen.count / data.count
-    return total / data.count, counted
+            counted[name] = counted.get(name, 0.0) + value * batch.count / work.count
+    return total / work.count, counted
 
 
 def implied(layers: list[Tensor], log_weights: Tensor) -> Tensor:
@@ -173,7 +130,8 @@ def _paths_through(spec, reseeded: list[tuple[int, int, int]]) -> Tensor:
 
 def expectation(
     spec,
-    seen: Seen,
+    batch: Batch,
+    first: int,
     theta: Tensor,
     em: dict[str, Any],
     workspace: Workspace,
@@ -182,36 +140,35 @@ def expectation(
 ) -> tuple[float, Tensor, dict[str, float]]:
     """Mean objective in nats of whitened data, moments of every path, and what was counted.
 
-    The heuristic continues from em["paths"], and leaves there the paths that it found.
+    The heuristic continues from em["paths"], and leaves there the paths that it found; `first` is the row of the
+    training data where this process's shard begins.
     """
-    d, theta = seen.z.shape[1], theta.to(seen.z.dtype)
+    d, theta = batch.z.shape[1], theta.to(batch.z.dtype)
     tally = torch.zeros(2, dtype=torch.float64, device=theta.device)
     if spec.assignment == "soft":
-        objective, sums = workspace.accumulate(seen.z, theta)
-        tally[0] = objective * len(seen.z)
+        tally[0], sums = workspace.accumulate(batch.z, theta)
         group.sum(tally, sums)
-        return float(tally[0]) / seen.count, _network.second_moments(sums, d), {}
-    search = PathSearch(spec.components, theta, d, _CHUNK)
+        return float(tally[0]) / batch.count, _network.second_moments(sums, d), {}
+    search, measured = PathSearch(spec.components, theta, d, _fitting.CHUNK), {}
     if spec.assignment == "hard":
-        scores, paths = search.every(seen.z)
-        measured = {}
+        scores, paths = search.every(batch.z)
     else:
         # Every process draws the random paths of all examples, and takes its own.
         drawn = torch.randint(len(theta), em["paths"].shape, generator=generator, device=theta.device)
-        warm = search.ascend(seen.z, em["paths"][seen.rows], _WARM_PASSES)
-        random = search.ascend(seen.z, drawn[seen.rows], _RANDOM_PASSES)
+        rows = first + batch.places
+        warm = search.ascend(batch.z, em["paths"][rows], _WARM_PASSES)
+        random = search.ascend(batch.z, drawn[rows], _RANDOM_PASSES)
         tally[1] = ((random[0] > warm[0]) & (random[1] != warm[1])).sum()
         scores, paths = better(warm, random)
         expected = (_WARM_PASSES + _RANDOM_PASSES) * sum(spec.components)
-        assert search.evaluations == expected * len(seen.z)
-        measured = {"path_evaluations": expected}
-        group.place(em["paths"], seen.rows, paths)
+        assert search.evaluations == expected * len(batch.z)
+        group.place(em["paths"], rows, paths)
     tally[0] = scores.sum(dtype=torch.float64)
-    moments = moments_of_paths(seen.z, paths, len(theta))
+    moments = moments_of_paths(batch.z, paths, len(theta))
     group.sum(tally, moments)
     if spec.assignment == "heuristic":
-        measured["switch_rate"] = float(tally[1]) / seen.count
-    return float(tally[0]) / seen.count, moments, measured
+        measured = {"path_evaluations": expected, "switch_rate": float(tally[1]) / batch.count}
+    return float(tally[0]) / batch.count, moments, measured
 
 
 def maximisation(
@@ -219,23 +176,23 @@ def maximisation(
     layers: list[Tensor],
     log_weights: Tensor,
     moments: Tensor,
-    data: Data,
+    work: Working,
     generator: torch.Generator,
     group: Group,
 ) -> tuple[list[tuple[int, int, int]], int]:
     """The M-step, in place; returns the nodes split and how often node objectives were evaluated.
 
-    A split is (layer, node without examples, the node that it is now a half of).
+    A split is (layer, node without examples, the node that it is now a half of). `moments` are used up.
     """
-    d = data.train.shape[1]
-    counts = moments[:, d, d].clone()
-    moments[:, :d, :d] += counts[:, None, None] * data.ridge
+    size = moments.shape[-1]
+    moments[:, :-1, :-1] += moments[:, -1, -1, None, None] * work.ridge
     reseeded, evaluations = [], torch.zeros(1, dtype=torch.float64, device=moments.device)
     for j, nodes in enumerate(layers):
         entering = _network.at_layer(moments, layers, j)
-        above = _network.fold(layers[:j], d + 1, moments)
-        totals = entering[:, :, d, d].sum(0)
-        empty = totals < d + 1
+        above = _network.fold(layers[:j], size, moments)
+        counts = entering[:, :, -1, -1]
+        totals = counts.sum(0)
+        empty = totals < size
         updated = torch.zeros_like(nodes)
         # Nodes are dealt out: this process solves its own, and zeros stand for the others' in the sum.
         for i in range(group.rank, len(nodes), group.size):
@@ -253,19 +210,21 @@ def maximisation(
         if collapsed:
             raise CannotBeDone(
                 f"node {collapsed[0] + 1} of layer {j + 1} collapsed: the covariance of its examples is not positive "
-                f"definite with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {data.advice:.1g} or more"
-                + (", or precision to float64." if spec.precision == "float32" else ", or fewer components.")
+                f"definite with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {work.advice:.1g} or more"
+                f"{_fitting.otherwise(spec)}."
             )
         nodes.copy_(updated)
         for i in empty.nonzero().flatten().tolist():
             largest = int(totals.argmax())
-            halve(nodes, i, largest, generator)
-            shares = counts.view(-1, len(nodes), math.prod(spec.components[j + 1 :]))
-            shares[:, i] = shares[:, largest] = shares[:, largest] / 2
-            totals[i] = totals[largest] = totals[largest] / 2
+            halve(nodes, i, largest, above, counts[:, largest] / counts[:, largest].sum(), generator)
+            # Both halves stand for the same examples, those that the empty node still had with them.
+            shared = moments.view(-1, len(nodes), math.prod(spec.components[j + 1 :]), size, size)
+            shared[:, i] = shared[:, largest] = (shared[:, i] + shared[:, largest]) / 2
+            counts[:, i] = counts[:, largest] = (counts[:, i] + counts[:, largest]) / 2
+            totals[i] = totals[largest] = (totals[i] + totals[largest]) / 2
             reseeded.append((j, i, largest))
     group.sum(evaluations)
-    log_weights.copy_(path_weights(spec, counts))
+    log_weights.copy_(path_weights(spec, moments[:, -1, -1]))
     return reseeded, int(evaluations)
 
 
@@ -282,29 +241,18 @@ def path_weights(spec, counts: Tensor) -> Tensor:
     return total.flatten()
 
 
-def halve(nodes: Tensor, empty: int, largest: int, generator: torch.Generator) -> None:
-    """Make nodes `empty` and `largest` two halves of the latter, a little apart in place and scale; in place."""
+def halve(nodes: Tensor, empty: int, largest: int, above: Tensor, shares: Tensor, generator: torch.Generator) -> None:
+    """Make nodes `empty` and `largest` two halves of the latter, a little apart in place and scale; in place.
+
+    What leaves a node is of no scale of its own: the paths `above` (U, d + 1, d + 1) bring it to z ~ N(0, I), where the
+    halves are half a standard deviation to either side, on average over these paths with weights `shares` (U,).
+    """
     d = nodes.shape[1] - 1
     direction = torch.randn(d, generator=generator, device=nodes.device, dtype=nodes.dtype)
-    offset = 0.5 * direction / direction.norm()
+    length = (shares @ (above[:, :d, :d] @ direction).square().sum(1)).sqrt()
+    offset = 0.5 * direction / length
     ratio = math.exp(0.5 / math.sqrt(d))
     eye = torch.eye(d).to(nodes)
     wider = _network.homogeneous(eye / ratio, -offset) @ nodes[largest]
     narrower = _network.homogeneous(eye * ratio, offset) @ nodes[largest]
     nodes[empty], nodes[largest] = wider, narrower
-
-
-def _rounding(spec, layers: list[Tensor], log_weights: Tensor, theta: Tensor, z: Tensor) -> float:
-    """Mean absolute difference between the E-step's log p(z) and float64 on some examples, nats."""
-    d = z.shape[1]
-    probe = z[:: max(1, len(z) // _PROBED)]
-    workspace = Workspace(len(theta), d, len(probe), z.dtype, z.device)
-    constants = log_weights + _network.log_determinants(layers) - 0.5 * d * math.log(2 * math.pi)
-    exact = _network.log_joint(probe.double(), _network.fold(layers, d + 1, log_weights), constants).logsumexp(0)
-    rounding = float((workspace.log_prob(probe, theta) - exact).abs().mean())
-    if rounding > _ROUNDING_NATS:
-        raise CannotBeDone(
-            f"{spec.precision} features are off by {rounding:.2g} nats because paths are very narrow: set precision to "
-            "float64, or a larger ridge."
-        )
-    return rounding

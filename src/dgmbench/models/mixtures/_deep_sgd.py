@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dgmbench.errors import CannotBeDone
 from dgmbench.models.mixtures import _network
-from dgmbench.models.mixtures._deep_em import Data, blank, halve, path_weights, start
+from dgmbench.models.mixtures._deep_em import blank, halve, path_weights, start
+from dgmbench.models.mixtures._fitting import Working, spread
 from dgmbench.training.distributed import Group
 from dgmbench.training.session import Session
 
@@ -29,39 +30,47 @@ from dgmbench.training.session import Session
 _STEPS_A_LAYER = 20
 # Weight of the newest batch in the moving average of responsibilities.
 _NEWEST = 0.02
-# A relative step of a batch moves no node by more than this, in Frobenius norm over sqrt(d).
+# Spectral norm that a relative step is shortened to: every singular value of I + step is then 1/2 or more, so that no
+# step makes a node singular or turns the sign of its determinant.
 _LONGEST = 0.5
 _VALIDATED = 2_000
+# Batches that both halves of a re-seeded node are left alone: what the moving average needs to see them as they are.
+_REST = round(1 / _NEWEST)
 
 
-def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor], Tensor]:
-    """The fitted Q~ of each layer and log pi, (P,), on whitened data.
+def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tuple[list[Tensor], Tensor]:
+    """The fitted Q~ of each layer and log pi, (P,), on whitened data; validation after each epoch, on 2,000 examples.
+
+    Args:
+        seen: (m, d), the examples that the start is made from.
 
     Raises:
         CannotBeDone: started in several processes, which this training does not share out.
     """
     if group.size > 1:
         raise CannotBeDone("stochastic gradients are not shared out: set training to em, or start one process.")
-    state = blank(spec, data)
-    d, paths = data.train.shape[1], math.prod(spec.components)
+    state = blank(spec, work)
+    d, paths = work.z.shape[1], math.prod(spec.components)
     names = [f"layer_{j}" for j in range(len(spec.components))]
     velocities = {f"velocity_{name}": torch.zeros(len(state[name]), d, d + 1).to(state[name]) for name in names}
-    state |= velocities | {"usage": torch.full_like(state["log_weights"], 1 / paths)}
+    rests = {f"rest_{name}": torch.zeros(len(state[name]), dtype=torch.int64, device=work.z.device) for name in names}
+    state |= velocities | rests | {"usage": torch.full_like(state["log_weights"], 1 / paths)}
+    validated = work.validation[spread(len(work.validation), _VALIDATED)].double()
     if not session.resumable:
-        for name, nodes in zip(names, start(spec, data, session.generator), strict=True):
+        for name, nodes in zip(names, start(spec, seen, session.generator), strict=True):
             state[name].copy_(nodes)
     session.track(state=state)
-    batches = max(1, data.count // spec.batch)
+    batches = max(1, work.count // spec.batch)
     total = spec.iterations * batches
     for step in session.steps(total, unit="batch"):
         rows = torch.randint(
-            data.count, (min(spec.batch, data.count),), generator=session.generator, device=data.train.device
+            work.count, (min(spec.batch, work.count),), generator=session.generator, device=work.z.device
         )
-        x = data.train[rows].double()
+        x = work.z[rows].double()
         layers = [state[name].requires_grad_(True) for name in names]
         scores = layered_log_joint(x, layers, state["log_weights"])
         log_prob = scores.logsumexp(0)
-        gradients = torch.autograd.grad(log_prob.mean() + ridge_penalty(layers, scores, data.ridge), layers)
+        gradients = torch.autograd.grad(log_prob.mean() + ridge_penalty(layers, scores, work.ridge), layers)
         with torch.no_grad():
             for name in names:
                 state[name].requires_grad_(False)
@@ -77,11 +86,12 @@ def fit(spec, data: Data, session: Session, group: Group) -> tuple[list[Tensor],
             state["log_weights"].copy_(
                 path_weights(spec.model_copy(update={"pseudo_count": 0.0}), state["usage"] + 1e-12)
             )
-        row = {"log_likelihood": float(log_prob.detach().mean()) - data.log_volume, "reseeded_nodes": reseeded}
+        row = {"log_likelihood": float(log_prob.detach().mean()) - work.log_volume, "reseeded_nodes": reseeded}
         if (step + 1) % batches == 0:
-            seen = data.validation[:_VALIDATED].double()
-            validation = layered_log_joint(seen, [state[n] for n in names], state["log_weights"]).logsumexp(0).mean()
-            row["validation_log_likelihood"] = float(validation) - data.log_volume
+            validation = (
+                layered_log_joint(validated, [state[n] for n in names], state["log_weights"]).logsumexp(0).mean()
+            )
+            row["validation_log_likelihood"] = float(validation) - work.log_volume
         session.record(**row)
     return [state[name] for name in names], state["log_weights"]
 
@@ -119,7 +129,7 @@ def _step(nodes: Tensor, gradient: Tensor, velocity: Tensor, shares: Tensor, rat
     fair = 1e-3 / len(nodes)
     relative = (gradient[:, :d] @ nodes.mT) / shares.clamp(min=fair)[:, None, None]
     velocity.mul_(spec.momentum).add_(relative, alpha=1 - spec.momentum)
-    length = velocity.flatten(1).norm(dim=1) / math.sqrt(d)
+    length = torch.linalg.matrix_norm(velocity, ord=2)
     shortened = (_LONGEST / (rate * length).clamp(min=1e-30)).clamp(max=1.0)
     nodes[:, :d] += (rate * shortened)[:, None, None] * (velocity @ nodes)
 
@@ -128,13 +138,18 @@ def _guard(spec, state: dict[str, Tensor], names: list[str], generator: torch.Ge
     """Re-seed the nodes that have fallen out of use, in place; how many they were."""
     reseeded = 0
     for j, name in enumerate(names):
+        layers, rest = [state[n] for n in names[:j]], state[f"rest_{name}"]
+        rest.sub_(1).clamp_(min=0)
         shares = usage_of(state["usage"], spec, j)
-        for i in (shares < spec.least_share / len(shares)).nonzero().flatten().tolist():
+        for i in ((shares < spec.least_share / len(shares)) & (rest == 0)).nonzero().flatten().tolist():
             largest = int(shares.argmax())
-            halve(state[name], i, largest, generator)
-            state[f"velocity_{name}"][i] = state[f"velocity_{name}"][largest] = 0.0
             shaped = state["usage"].view(-1, len(shares), math.prod(spec.components[j + 1 :]))
-            shaped[:, i] = shaped[:, largest] = shaped[:, largest] / 2
+            through = shaped[:, largest].sum(1)
+            above = _network.fold(layers, len(state[name][0]), state[name])
+            halve(state[name], i, largest, above, through / through.sum(), generator)
+            state[f"velocity_{name}"][i] = state[f"velocity_{name}"][largest] = 0.0
+            shaped[:, i] = shaped[:, largest] = (shaped[:, i] + shaped[:, largest]) / 2
+            rest[i] = rest[largest] = _REST
             shares = usage_of(state["usage"], spec, j)
             reseeded += 1
     return reseeded

@@ -12,6 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+# Below e^-60 a responsibility adds nothing in either precision.
+_TRACE = -60.0
+
 
 def natural_parameters(log_weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     """theta of every component: (k,), (k, d), Cholesky factors (k, d, d) -> (k, F)."""
@@ -36,6 +39,15 @@ def moments(sums: Tensor, dimension: int) -> tuple[Tensor, Tensor, Tensor]:
     products[:, rows, columns] = averages[:, 1 + dimension :]
     products[:, columns, rows] = averages[:, 1 + dimension :]
     return counts, means, products - means[:, :, None] * means[:, None, :]
+
+
+def exponentials(exponents: Tensor) -> Tensor:
+    """exp of numbers of at most 0, in place; 0 at and below e^-60.
+
+    Without a floor the smallest would be subnormal, which is slow; left at it, a component without examples would take
+    a trace of every one, and become the Gaussian of all.
+    """
+    return torch.nn.functional.threshold_(exponents.clamp_(min=_TRACE).exp_(), 1.001 * math.exp(_TRACE), 0.0)
 
 
 class Workspace:
@@ -64,14 +76,13 @@ class Workspace:
         scores = self._scores[:, : features.shape[1]]
         torch.mm(theta, features, out=scores)
         top = scores.amax(0)
-        # Below e^-60 a responsibility adds nothing in either precision, but subnormal numbers are slow.
-        scores.sub_(top).clamp_(min=-60.0).exp_()
+        exponentials(scores.sub_(top))
         total = scores.sum(0)
         scores.div_(total)
         return scores, top + total.log()
 
     def accumulate(self, z: Tensor, theta: Tensor) -> tuple[float, Tensor]:
-        """One pass: mean log-likelihood in nats and the weighted sums of phi, (n, d), (k, F) -> (k, F) in float64."""
+        """One pass: sum of log p(z) in nats and the weighted sums of phi, (n, d), (k, F) -> (k, F) in float64."""
         theta = theta.to(z.dtype)
         sums = torch.zeros(theta.shape, dtype=torch.float64, device=z.device)
         log_likelihood = torch.zeros((), dtype=torch.float64, device=z.device)
@@ -80,7 +91,7 @@ class Workspace:
             responsibilities, log_prob = self.posterior(theta, features)
             log_likelihood += log_prob.sum(dtype=torch.float64)
             sums += torch.mm(responsibilities, features.T, out=self._part)
-        return float(log_likelihood) / len(z), sums
+        return float(log_likelihood), sums
 
     def log_prob(self, z: Tensor, theta: Tensor) -> Tensor:
         """log p(z) as the E-step sees it: (n, d) -> (n,)."""

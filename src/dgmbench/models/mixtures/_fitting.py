@@ -1,4 +1,4 @@
-"""What EM of every shallow mixture shares: its data in working coordinates, starts, re-seeding, the check of float32.
+"""What EM of every mixture shares: its data in working coordinates, minibatches, starts, re-seeding, checks of float32.
 
 Working coordinates z = scale^-1 (x - mean) keep float32 features precise. `scale` is the data's Cholesky factor
 (whitened), their standard deviations, or one number: the last two keep axes, or distances, what they are, so that a
@@ -6,11 +6,12 @@ diagonal or spherical covariance of z is one of x.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -32,7 +33,28 @@ _PROBED = 500
 _ROUNDING_NATS = 0.05
 
 
-class Spec(base.ModelSpec):
+class Precise(base.ModelSpec):
+    precision: Literal["float32", "float64"] = Field(
+        "float32",
+        description=f"Arithmetic of the E-step's features and of their sums over {CHUNK:,} examples, which are then "
+        "added in float64.",
+    )
+
+
+class Stepwise(base.ModelSpec):
+    minibatch: int | None = Field(
+        None, ge=1, description="Examples between two M-steps (an iteration is a pass over all); null for all of them."
+    )
+    decay: float = Field(0.6, ge=0, le=1, description="Minibatches: how fast step sizes (t + 2)^-decay fall.")
+
+    @model_validator(mode="after")
+    def _decay_is_read(self) -> Self:
+        if self.minibatch is None and self.decay != Stepwise.model_fields["decay"].default:
+            raise ValueError("'decay' is read with minibatches only: set minibatch too, or leave decay out")
+        return self
+
+
+class Spec(Precise):
     """What a mixture's EM is told, whatever its components are."""
 
     components: int = Field(10, ge=1, description="Number of components.")
@@ -50,9 +72,26 @@ class Spec(base.ModelSpec):
         description="First components: clusters of whitened examples, or random examples with the data's covariance.",
     )
     start_examples: int = Field(50_000, ge=1, description="How many training examples k-means sees.")
-    precision: Literal["float32", "float64"] = Field(
-        "float32", description="Arithmetic of the E-step's features; sums over examples are float64 in any case."
-    )
+
+
+class Mixture(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
+    """What mixtures declare alike: capabilities, values, cost."""
+
+    accepts = frozenset({"unit", "real"})
+    distributed = True
+
+    @classmethod
+    def parts(cls, spec: Any) -> int:
+        """How many densities are mixed."""
+        return spec.components
+
+    @classmethod
+    def operations(cls, spec: Any, dimension: int) -> float:
+        return float(cls.parts(spec) * dimension**2)
+
+    @classmethod
+    def passes(cls, spec: Any) -> float:
+        return float(spec.iterations)
 
 
 @dataclass(frozen=True)
@@ -80,16 +119,24 @@ class Working:
     advice: float
 
 
-def working(data: Dataset, spec: Spec, scaling: Scaling, least: int, device: torch.device, group: Group) -> Working:
-    """The coordinates that a mixture is fitted in; `least` examples are needed for each component.
+def spread(count: int, wanted: int) -> Tensor:
+    """Evenly spaced places among `count`, first and last included; all of them where fewer are there: (m,), int64."""
+    number = min(count, wanted)
+    return torch.arange(number) * (count - 1) // max(1, number - 1)
+
+
+def working(
+    data: Dataset, spec: Any, scaling: Scaling, components: int, least: int, device: torch.device, group: Group
+) -> Working:
+    """The coordinates that a mixture is fitted in; `least` examples are needed for each of `components`.
 
     Raises:
-        CannotBeDone: too few examples, or a singular covariance (says which ridge to set).
+        CannotBeDone: too few examples, values that are not finite, or a singular covariance (says which ridge to set).
     """
-    count, needed = len(data.train), spec.components * least
+    count, needed = len(data.train), components * least
     if count < needed:
         raise CannotBeDone(
-            f"{spec.components} components in {data.dimension} dimensions need {needed:,} training examples, not "
+            f"{components} components in {data.dimension} dimensions need {needed:,} training examples, not "
             f"{count:,}: set fewer components."
         )
     mean, covariance = mean_and_covariance(data.train, device)
@@ -102,15 +149,13 @@ def working(data: Dataset, spec: Spec, scaling: Scaling, least: int, device: tor
             raise CannotBeDone("some training values never change: set ridge to the least variance that they may have.")
         scale = torch.diag(variances.sqrt() if scaling == "axes" else variances.mean().sqrt().expand(len(mean)))
     dtype, share = getattr(torch, spec.precision), group.share(count)
-    places = torch.arange(count)
-    spread = torch.linspace(0, len(data.validation) - 1, min(VALIDATION_EXAMPLES, len(data.validation)))
     inverse = torch.linalg.solve_triangular(scale, torch.eye(len(mean)).to(scale), upper=False)
     return Working(
-        z=whitened(data.train, places[share], mean, scale, dtype),
+        z=whitened(data.train, torch.arange(count)[share], mean, scale, dtype),
         first=share.start,
         count=count,
-        validation=whitened(data.validation, spread.round().long(), mean, scale, dtype),
-        probe=whitened(data.train, places[:: max(1, count // _PROBED)], mean, scale, dtype),
+        validation=whitened(data.validation, spread(len(data.validation), VALIDATION_EXAMPLES), mean, scale, dtype),
+        probe=whitened(data.train, spread(count, _PROBED), mean, scale, dtype),
         mean=mean,
         scale=scale,
         log_volume=float(scale.diagonal().log().sum()),
@@ -118,6 +163,39 @@ def working(data: Dataset, spec: Spec, scaling: Scaling, least: int, device: tor
         ridge=spec.ridge * inverse @ inverse.T,
         advice=max(1e-6 * float(covariance.diagonal().mean()), 10 * spec.ridge),
     )
+
+
+class Batch(NamedTuple):
+    """What one process sees between two M-steps: z (n, d), places (n,) in its shard, and how many all see."""
+
+    z: Tensor
+    places: Tensor
+    count: int
+
+
+def minibatches(work: Working, size: int | None, generator: torch.Generator) -> Iterator[Batch]:
+    """Every example once, in an order drawn anew; all of them at once, and nothing drawn, where `size` is None."""
+    if size is None:
+        yield Batch(work.z, torch.arange(len(work.z), device=work.z.device), work.count)
+        return
+    # Every process draws the order of all examples, and sees its own.
+    order = torch.randperm(work.count, generator=generator, device=work.z.device)
+    for batch in order.split(size):
+        own = batch[(batch >= work.first) & (batch < work.first + len(work.z))] - work.first
+        yield Batch(work.z[own], own, len(batch))
+
+
+def step_size(batches: int, decay: float, share: float) -> float:
+    """rho_t = (t + 2)^-decay after t minibatches; one of `share` of the usual size counts as that part of a step."""
+    return 1 - (1 - (batches + 2) ** -decay) ** min(share, 1.0)
+
+
+def exchanged_share(group: Group, before: int, work: Working) -> dict[str, float]:
+    """Bytes put into collective operations since `before`, over the bytes of the training data; {} in one process."""
+    if group.size == 1:
+        return {}
+    size = work.count * work.z.shape[1] * work.z.element_size()
+    return {"exchanged_share": (group.exchanged - before) / size}
 
 
 def blank(spec: Spec, dimension: int, device: torch.device) -> dict[str, Any]:
@@ -181,7 +259,7 @@ def split_the_largest(
     return pairs
 
 
-def check_rounding(spec: Spec, log_prob: Tensor, exact: Tensor) -> float:
+def check_rounding(spec: Precise, log_prob: Tensor, exact: Tensor) -> float:
     """Mean absolute difference between the E-step's log p(z) and float64, nats.
 
     Raises:
@@ -194,3 +272,26 @@ def check_rounding(spec: Spec, log_prob: Tensor, exact: Tensor) -> float:
             "precision to float64, or a larger ridge."
         )
     return rounding
+
+
+def factors_of(matrices: Tensor, means: Tensor, spec: Precise, advice: float, what: str) -> Tensor:
+    """Cholesky factors of the components' covariances or scale matrices, named by `what`: (k, d, d) -> (k, d, d).
+
+    Raises:
+        CannotBeDone: where a direction is as narrow as the rounding of the second moments that it was formed from.
+    """
+    factors, failed = torch.linalg.cholesky_ex(matrices)
+    narrowest = factors.diagonal(dim1=1, dim2=2).amin(1).square()
+    largest = (matrices.diagonal(dim1=1, dim2=2) + means.square()).amax(1)
+    collapsed = (failed > 0) | ~(narrowest > torch.finfo(getattr(torch, spec.precision)).eps * largest)
+    if bool(collapsed.any()):
+        raise CannotBeDone(
+            f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their {what} is not positive definite "
+            f"with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {advice:.1g} or more{otherwise(spec)}."
+        )
+    return factors
+
+
+def otherwise(spec: Any) -> str:
+    """What else helps against components that are too narrow."""
+    return ", or precision to float64" if spec.precision == "float32" else ", or fewer components"

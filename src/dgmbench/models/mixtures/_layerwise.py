@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from dgmbench.models.mixtures import _em
+from dgmbench.models.mixtures._fitting import CHUNK, split_the_largest
 from dgmbench.models.mixtures._network import homogeneous
 
 # Variance added to a component of a start, as a share of the unit variance that every layer is handed.
 _RIDGE = 1e-3
-_CHUNK = 2048
 # Standard deviation of the random part of a transformation near the identity, over sqrt(d).
 _NEARBY = 0.1
 # The smallest and the largest scale of a layer of scales.
@@ -72,22 +72,23 @@ def _mixture(z: Tensor, nodes: int, iterations: int, generator: torch.Generator)
     chosen = torch.randperm(len(z), generator=generator, device=z.device)[:nodes]
     log_weights = torch.full((nodes,), -math.log(nodes)).to(eye)
     means, factors = z[chosen].double(), eye.repeat(nodes, 1, 1)
-    workspace = _em.Workspace(nodes, d, _CHUNK, z.dtype, z.device)
+    workspace = _em.Workspace(nodes, d, CHUNK, z.dtype, z.device)
     for _ in range(iterations):
         _, sums = workspace.accumulate(z, _em.natural_parameters(log_weights, means, factors))
         counts, means, covariances = _em.moments(sums, d)
+        split_the_largest(counts < d + 1, counts, means, covariances, generator)
         factors = torch.linalg.cholesky(covariances + _RIDGE * eye)
-        log_weights = ((counts + 1) / (counts + 1).sum()).log()
+        log_weights = (counts / counts.sum()).log()
     return log_weights, means, factors
 
 
 def _passed_on(z: Tensor, nodes: Tensor, theta: Tensor) -> Tensor:
     """What enters the layer above: each example through its most probable node, (n, d)."""
     d = z.shape[1]
-    workspace = _em.Workspace(len(nodes), d, _CHUNK, z.dtype, z.device)
+    workspace = _em.Workspace(len(nodes), d, CHUNK, z.dtype, z.device)
     theta = theta.to(z.dtype)
     passed = torch.empty_like(z)
-    for part, out in zip(z.split(_CHUNK), passed.split(_CHUNK), strict=True):
+    for part, out in zip(z.split(CHUNK), passed.split(CHUNK), strict=True):
         node = workspace.posterior(theta, workspace.expand(part))[0].argmax(0)
         for i in node.unique():
             own, whole = node == i, nodes[i]

@@ -78,6 +78,13 @@ def natural_parameters(layers: Sequence[Tensor], log_weights: Tensor) -> Tensor:
     return torch.cat([constant[:, None], -(linear.mT @ offset[..., None])[..., 0], quadratic], 1)
 
 
+def path_densities(layers: Sequence[Tensor], log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """W~_p (P, d + 1, d + 1) and log pi_p |W_p| (2 pi)^(-d/2) (P,) of every path."""
+    d = layers[0].shape[-1] - 1
+    constants = log_weights + log_determinants(layers) - 0.5 * d * math.log(2 * math.pi)
+    return fold(layers, d + 1, log_weights), constants
+
+
 def log_joint(x: Tensor, folded: Tensor, constants: Tensor) -> Tensor:
     """log pi_p N(x_n; path p), given W~_p and log pi_p |W_p| (2 pi)^(-d/2): (m, d) -> (P, m), nats."""
     d = x.shape[1]

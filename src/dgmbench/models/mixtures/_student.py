@@ -101,13 +101,13 @@ class Workspace(_em.Workspace):
         torch.log1p(torch.mm(theta, features, out=relative).clamp_(min=0.0), out=logs)
         torch.mul(logs, slope, out=scores).add_(constants)
         top = scores.amax(0)
-        scores.sub_(top).clamp_(min=-60.0).exp_()
+        _em.exponentials(scores.sub_(top))
         total = scores.sum(0)
         scores.div_(total)
         return scores, top + total.log()
 
     def accumulate(self, z: Tensor, coefficients: tuple[Tensor, Tensor, Tensor]) -> tuple[float, Tensor, Tensor]:
-        """One pass: mean log p(z) in nats; sum_n r phi / (1 + v), (k, F); sum_n r and sum_n r log(1 + v), (k, 2).
+        """One pass: sum of log p(z) in nats; sum_n r phi / (1 + v), (k, F); sum_n r and sum_n r log(1 + v), (k, 2).
 
         The sums are float64. The second matrix product has the weights r / (1 + v) alone: the means and the scales
         need no other (their common factor 1 + d / nu cancels), and the counts are sums along rows.
@@ -123,7 +123,7 @@ class Workspace(_em.Workspace):
             tallies[:, 1] += self._logs[:, : len(part)].mul_(responsibilities).sum(1)
             weights = responsibilities.div_(self._relative[:, : len(part)].add_(1.0))
             sums += torch.mm(weights, features.T, out=self._part)
-        return float(log_likelihood) / len(z), sums, tallies
+        return float(log_likelihood), sums, tallies
 
     def log_prob(self, z: Tensor, coefficients: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """log p(z) as the E-step sees it: (n, d) -> (n,)."""

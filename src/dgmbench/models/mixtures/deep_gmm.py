@@ -8,7 +8,8 @@
        hard:  the one best path of each example; `heuristic`: the better of one pass of coordinate ascent from the path
               of the last iteration and of two passes from a random path, 3 sum_j N_j path evaluations
     M, layer by layer from the top: log |Q| - 1/2 sum_u Tr[M_u Q~^T Omega~_u Q~] for each node (`_node`), in closed form
-       for the top layer, else some iterations of L-BFGS-B: a generalised EM step, which never lowers its objective
+       for the top layer, else some iterations of L-BFGS-B: a generalised EM step, which never lowers its objective.
+       A node with fewer than d + 1 examples starts again as a half of its layer's largest, and may lower it
     pi_p = share of path p (`joint`), or the product of its nodes' shares (`factorised`)
 
 With minibatches (stepwise EM, as in `gmm`) moments are running averages that start from what the first parameters
@@ -27,17 +28,16 @@ of the Royal Statistical Society B 71(3), 2009.
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.models import base
-from dgmbench.models.density._gaussian import cholesky_factor, chunk_rows, mean_and_covariance
-from dgmbench.models.mixtures import _deep_em, _network
+from dgmbench.models.density._gaussian import chunk_rows
+from dgmbench.models.mixtures import _deep_em, _fitting, _network
 from dgmbench.models.mixtures._components import Components, whitened
 from dgmbench.models.mixtures._search import PathSearch
 from dgmbench.training.distributed import Group
@@ -45,11 +45,13 @@ from dgmbench.training.session import Session
 
 SMOKE: dict = {"components": [3, 2], "iterations": 4, "start_examples": 200, "start_iterations": 3, "ridge": 1e-3}
 
-_VALIDATION_EXAMPLES = 20_000
+# What only one way of training reads.
+_OF_EM = ("assignment", "tolerance", "solver_iterations", "pseudo_count", "minibatch", "decay")
+_OF_GRADIENTS = ("learning_rate", "momentum", "batch", "least_share")
 
 
-class Spec(base.ModelSpec):
-    components: tuple[int, ...] = Field(
+class Spec(_fitting.Precise, _fitting.Stepwise):
+    components: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (10, 5), min_length=1, description="Nodes of each layer, first the top layer (nearest z), last the one at x."
     )
     weights: Literal["joint", "factorised"] = Field(
@@ -79,13 +81,6 @@ class Spec(base.ModelSpec):
     )
     start_examples: int = Field(50_000, ge=1, description="How many training examples the layerwise start sees.")
     start_iterations: int = Field(15, ge=1, description="EM iterations for each layer of the layerwise start.")
-    minibatch: int | None = Field(
-        None, ge=1, description="Examples between two M-steps (an iteration is a pass over all); null for all of them."
-    )
-    decay: float = Field(0.6, ge=0, le=1, description="Minibatches: how fast step sizes (t + 2)^-decay fall.")
-    precision: Literal["float32", "float64"] = Field(
-        "float32", description="Arithmetic of the E-step's features; sums over examples are float64 in any case."
-    )
     learning_rate: float = Field(0.05, gt=0, description="Step of stochastic gradients, falling linearly to 0.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of stochastic gradients.")
     batch: int = Field(500, ge=1, description="Examples for each stochastic gradient.")
@@ -96,19 +91,33 @@ class Spec(base.ModelSpec):
         description="Stochastic gradients re-seed a node used less than this share of its fair part; 0 for never.",
     )
 
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> Self:
+        unread = _OF_GRADIENTS if self.training == "em" else _OF_EM
+        for name in unread:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"training '{self.training}' does not read '{name}': leave it out")
+        return self
 
-class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
+
+class Model(_fitting.Mixture):
     Spec = Spec
-    accepts = frozenset({"unit", "real"})
-    distributed = True
 
     @classmethod
-    def operations(cls, spec: Spec, dimension: int) -> float:
-        return float(math.prod(spec.components) * dimension**2)
+    def parts(cls, spec: Spec) -> int:
+        return math.prod(spec.components)
 
-    @classmethod
-    def passes(cls, spec: Spec) -> float:
-        return float(spec.iterations)
+    @property
+    def free_parameters(self) -> int:
+        """Dimensions of the family of densities: weights and transformations, less what changes no density.
+
+        A rotation of z may follow every node of the top layer, d (d - 1) / 2 each; an affine map of all that leaves a
+        layer may be undone by the next, d (d + 1) for each pair of layers.
+        """
+        sizes, d = self.spec.components, self.dimension
+        weights = math.prod(sizes) - 1 if self.spec.weights == "joint" else sum(sizes) - len(sizes)
+        undone = sizes[0] * d * (d - 1) // 2 + (len(sizes) - 1) * d * (d + 1)
+        return weights + sum(sizes) * d * (d + 1) - undone
 
     def fit(self, data: Dataset, session: Session) -> None:
         """EM or stochastic gradients on whitened data.
@@ -124,44 +133,24 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         Raises:
             CannotBeDone: too few examples; a singular covariance (says which ridge to set); float32 too coarse.
         """
-        spec, count, group = self.spec, len(data.train), Group()
-        needed = max(spec.components) * (self.dimension + 1)
-        if count < needed:
-            raise CannotBeDone(
-                f"a layer of {max(spec.components)} nodes in {self.dimension} dimensions needs {needed:,} training "
-                f"examples, not {count:,}: set fewer components."
-            )
-        mean, covariance = mean_and_covariance(data.train, session.device)
-        covariance.diagonal().add_(spec.ridge)
-        scale = cholesky_factor(covariance, "the training data")
-        dtype = getattr(torch, spec.precision)
-        examples = min(_VALIDATION_EXAMPLES, len(data.validation))
-        spread = torch.linspace(0, len(data.validation) - 1, examples).round().long()
-        inverse = torch.linalg.solve_triangular(scale, torch.eye(self.dimension).to(scale), upper=False)
-        share = group.share(count)
-        whole = _deep_em.Data(
-            train=whitened(data.train, torch.arange(count)[share], mean, scale, dtype),
-            rows=torch.arange(count)[share],
-            count=count,
-            start=whitened(
-                data.train, torch.linspace(0, count - 1, min(spec.start_examples, count)).long(), mean, scale, dtype
-            ),
-            validation=whitened(data.validation, spread, mean, scale, dtype),
-            log_volume=float(scale.diagonal().log().sum()),
-            ridge=spec.ridge * inverse @ inverse.T,
-            advice=max(1e-6 * float(covariance.diagonal().mean()), 10 * spec.ridge),
-        )
+        spec, group = self.spec, Group()
+        widest = max(spec.components)
+        work = _fitting.working(data, spec, "whitened", widest, self.dimension + 1, session.device, group)
+        if min(spec.start_examples, work.count) < widest:
+            raise CannotBeDone(f"the start needs an example for each of {widest} nodes: set start_examples to more.")
+        rows = _fitting.spread(work.count, spec.start_examples)
+        seen = whitened(data.train, rows, work.mean, work.scale, work.z.dtype)
         if spec.training == "em":
-            layers, log_weights = _deep_em.fit(spec, whole, session, group)
+            layers, log_weights = _deep_em.fit(spec, work, seen, session, group)
         else:
             from dgmbench.models.mixtures import _deep_sgd
 
-            layers, log_weights = _deep_sgd.fit(spec, whole, session, group)
+            layers, log_weights = _deep_sgd.fit(spec, work, seen, session, group)
         state = {"log_weights": log_weights}
         for j, nodes in enumerate(layers, 1):
             matrices, biases = _network.generative(nodes)
             if j == len(layers):
-                matrices, biases = scale @ matrices, mean + biases @ scale.T
+                matrices, biases = work.scale @ matrices, work.mean + biases @ work.scale.T
             state |= {f"matrices_{j}": matrices, f"biases_{j}": biases}
         self.load_state(state)
 
@@ -236,8 +225,10 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
             self.spec.components, _network.natural_parameters(inverse, self._log_weights), self.dimension, 2048
         )
         z = torch.linalg.solve_triangular(scale, (x.to(mean) - mean).T, upper=False).T.contiguous()
-        scores, paths = search.from_random(z, passes, repeats, generator)
-        return scores - scale.diagonal().log().sum(), paths, search.evaluations // len(x)
+        paths = search.from_random(z, passes, repeats, generator)[1]
+        evaluations = search.evaluations // max(1, len(x))
+        # Exact scores of what was found: features lose digits where a path is very narrow.
+        return self._scores_along(x, paths), paths, evaluations
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         return self.sample_path(n, generator)[0]
@@ -267,11 +258,17 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         """An approximation: the Wiener estimate of the path most probable given y."""
         return self._components().posterior_mode(y, noise_sd)
 
+    def _scores_along(self, x: Tensor, paths: Tensor) -> Tensor:
+        """log pi_p N(x_n; path p_n) of one path for each example: (n, d), (n,) -> (n,), in float64."""
+        folded, constants = _network.path_densities(self._inverse, self._log_weights)
+        scores = torch.empty(len(x)).to(self._means)
+        for p in paths.unique():
+            own = paths == p
+            scores[own] = _network.log_joint(x[own].to(self._means), folded[p][None], constants[p][None])[0]
+        return scores
+
     def _scores(self, x: Tensor):
         """log pi_p N(x; path p), chunk by chunk of examples: (P, m) each, in float64."""
-        folded = _network.fold(self._inverse, self.dimension + 1, self._log_weights)
-        constants = (
-            self._log_weights + _network.log_determinants(self._inverse) - 0.5 * self.dimension * math.log(2 * math.pi)
-        )
+        folded, constants = _network.path_densities(self._inverse, self._log_weights)
         for part in x.split(max(1, chunk_rows(self.dimension) // 8)):
             yield _network.log_joint(part.to(self._means), folded, constants)

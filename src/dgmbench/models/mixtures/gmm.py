@@ -10,8 +10,9 @@ With minibatches (stepwise EM) the M-step is taken after each of them, of runnin
 
     s <- (1 - rho_t) s + rho_t mean_batch r phi(x),    rho_t = (t + 2)^-decay,  s_0 what the first parameters imply
 
-For 1/2 < decay <= 1 it converges to a stationary point of the likelihood with probability one under conditions that
-Cappe and Moulines state; it is not monotone. With decay 0 and a batch of all examples it is EM.
+where a last batch with a share f of the others' size takes that part of a step, 1 - (1 - rho_t)^f. For 1/2 < decay <= 1
+it converges to a stationary point of the likelihood with probability one under conditions that Cappe and Moulines
+state; it is not monotone. With decay 0 and a batch of all examples it is EM.
 
 References: Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", Journal of the
 Royal Statistical Society B 39(1), 1977; Bishop, "Pattern Recognition and Machine Learning", 2006, section 9.2; Cappe
@@ -29,7 +30,6 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.models import base
 from dgmbench.models.mixtures import _em, _fitting
 from dgmbench.models.mixtures._components import Components
 from dgmbench.models.mixtures._covariances import STRUCTURES, Full
@@ -38,11 +38,8 @@ from dgmbench.training.session import Session
 
 SMOKE: dict = {"components": 3, "iterations": 6, "tolerance": 0.0, "start_examples": 200}
 
-# A component whose variance, in some direction, is below this share of the data's has collapsed onto a subspace.
-_COLLAPSED = 1e-12
 
-
-class Spec(_fitting.Spec):
+class Spec(_fitting.Spec, _fitting.Stepwise):
     components: int = Field(10, ge=1, description="Number of Gaussians.")
     covariance: Literal["full", "tied", "diagonal", "spherical", "low_rank"] = Field(
         "full", description="One covariance each; one for all; axis-aligned; a multiple of I; low rank plus diagonal."
@@ -51,24 +48,10 @@ class Spec(_fitting.Spec):
     assignment: Literal["soft", "hard"] = Field(
         "soft", description="E-step: responsibilities, or each example wholly to its most probable component."
     )
-    minibatch: int | None = Field(
-        None, ge=1, description="Examples between two M-steps (an iteration is a pass over all); null for all of them."
-    )
-    decay: float = Field(0.6, ge=0, le=1, description="Minibatches: how fast step sizes (t + 2)^-decay fall.")
 
 
-class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
+class Model(_fitting.Mixture):
     Spec = Spec
-    accepts = frozenset({"unit", "real"})
-    distributed = True
-
-    @classmethod
-    def operations(cls, spec: Spec, dimension: int) -> float:
-        return float(spec.components * dimension**2)
-
-    @classmethod
-    def passes(cls, spec: Spec) -> float:
-        return float(spec.iterations)
 
     @property
     def free_parameters(self) -> int:
@@ -94,7 +77,9 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         if spec.covariance == "low_rank" and spec.rank >= d:
             raise CannotBeDone(f"low-rank covariances of {d} dimensions need a rank below {d}, not {spec.rank}.")
         structure = STRUCTURES[spec.covariance](spec.rank)
-        work = _fitting.working(data, spec, structure.scaling, structure.least(d), session.device, group)
+        work = _fitting.working(
+            data, spec, structure.scaling, spec.components, structure.least(d), session.device, group
+        )
         workspace = structure.workspace(spec.components, d, _fitting.CHUNK, work.z.dtype, session.device)
         em = _fitting.blank(spec, d, session.device)
         em |= structure.extras(spec.components, d, em["factors"])
@@ -114,14 +99,11 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
             exact = Components(em["log_weights"], em["means"], em["factors"]).scores(work.probe.double()).logsumexp(0)
             rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, theta), exact)
             validation = float(workspace.log_prob(work.validation, theta).mean(dtype=torch.float64))
-            step = self._pass if spec.minibatch is not None else self._iteration
-            reached, empty = step(em, work, workspace, structure, session.generator, group)
+            reached, empty = self._pass(em, work, workspace, structure, session.generator, group)
             row = {name: value - work.log_volume for name, value in reached.items()}
             row |= {"validation_log_likelihood": validation - work.log_volume}
             row |= {"rounding": rounding, "empty_components": empty}
-            if group.size > 1:
-                row["exchanged_share"] = (group.exchanged - exchanged) / (work.count * d * work.z.element_size())
-            session.record(**row)
+            session.record(**row, **_fitting.exchanged_share(group, exchanged, work))
             # Stopping is noted for the next step to see, so that this one still closes its row of the history.
             objective = reached.get("best_log_likelihood", reached["log_likelihood"])
             em["stop"] = empty == 0 and abs(objective - em["previous"]) < spec.tolerance
@@ -134,19 +116,6 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
             }
         )
 
-    def _iteration(
-        self,
-        em: dict[str, Any],
-        work: _fitting.Working,
-        workspace: _em.Workspace,
-        structure: Full,
-        generator: torch.Generator,
-        group: Group,
-    ) -> tuple[dict[str, float], int]:
-        """One EM iteration over all examples: mean objectives in working coordinates, and how many were re-seeded."""
-        reached, sums = self._statistics(work.z, work.count, workspace, structure.natural_parameters(em), group)
-        return reached, len(self._maximise(em, sums, work, structure, generator))
-
     def _pass(
         self,
         em: dict[str, Any],
@@ -156,23 +125,23 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         generator: torch.Generator,
         group: Group,
     ) -> tuple[dict[str, float], int]:
-        """One pass of stepwise EM in an order drawn anew: mean objectives along it, and how many were re-seeded."""
-        order = torch.randperm(work.count, generator=generator, device=work.z.device)
-        totals: dict[str, float] = {}
-        empty = 0
-        for batch in order.split(self.spec.minibatch):
-            # Every process draws the order of all examples, and scores its own.
-            own = batch[(batch >= work.first) & (batch < work.first + len(work.z))] - work.first
+        """Every example once: mean objectives along the way in working coordinates, and how many were re-seeded."""
+        spec, totals, empty = self.spec, {}, 0
+        for batch in _fitting.minibatches(work, spec.minibatch, generator):
             theta = structure.natural_parameters(em)
-            reached, sums = self._statistics(work.z[own], len(batch), workspace, theta, group)
-            em["averages"].lerp_(sums / len(batch), (em["batches"] + 2) ** -self.spec.decay)
-            em["batches"] += 1
-            for pair in self._maximise(em, em["averages"] * work.count, work, structure, generator):
-                # What is remembered of both halves is what their new parameters imply.
-                em["averages"][list(pair)] = structure.implied(em)[list(pair)]
+            reached, sums = self._statistics(batch.z, batch.count, workspace, theta, group)
+            if spec.minibatch is not None:
+                rho = _fitting.step_size(em["batches"], spec.decay, batch.count / min(spec.minibatch, work.count))
+                em["averages"].lerp_(sums / batch.count, rho)
+                em["batches"] += 1
+                sums = em["averages"] * work.count
+            for pair in self._maximise(em, sums, work, structure, generator):
                 empty += 1
+                if spec.minibatch is not None:
+                    # What is remembered of both halves is what their new parameters imply.
+                    em["averages"][list(pair)] = structure.implied(em)[list(pair)]
             for name, value in reached.items():
-                totals[name] = totals.get(name, 0.0) + value * len(batch)
+                totals[name] = totals.get(name, 0.0) + value * batch.count
         return {name: total / work.count for name, total in totals.items()}, empty
 
     def _statistics(
@@ -180,8 +149,8 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
     ) -> tuple[dict[str, float], Tensor]:
         """Mean objectives over `count` examples of all processes, and the weighted sums of features (k, F)."""
         if self.spec.assignment == "soft":
-            log_likelihood, sums = workspace.accumulate(z, theta) if len(z) else (0.0, torch.zeros_like(theta))
-            totals = [log_likelihood * len(z)]
+            log_likelihood, sums = workspace.accumulate(z, theta)
+            totals = [log_likelihood]
         else:
             totals, sums = _hard_sums(z, workspace, theta)
         tally = torch.tensor(totals, dtype=torch.float64, device=z.device)
@@ -203,16 +172,8 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         pairs = _fitting.split_the_largest(empty, counts, means, covariances, generator, scales=structure.scales)
         for target, source in pairs:
             structure.copy(em, target, source)
-        factors, failed = torch.linalg.cholesky_ex(structure.constrained(em, counts, covariances))
-        narrowest = factors.diagonal(dim1=1, dim2=2).amin(1).square()
-        collapsed = (failed > 0) | ~(narrowest > _COLLAPSED)
-        if bool(collapsed.any()):
-            raise CannotBeDone(
-                f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their covariance is not positive "
-                f"definite with ridge {self.spec.ridge:g} in {self.spec.precision}. Set ridge to {work.advice:.1g} or "
-                "more"
-                + (", or precision to float64." if self.spec.precision == "float32" else ", or fewer components.")
-            )
+        constrained = structure.constrained(em, counts, covariances)
+        factors = _fitting.factors_of(constrained, means, self.spec, work.advice, "covariance")
         em["log_weights"].copy_((counts / counts.sum()).log())
         em["means"].copy_(means)
         em["factors"].copy_(factors)

@@ -46,8 +46,6 @@ from pydantic import Field
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
-from dgmbench.errors import CannotBeDone
-from dgmbench.models import base
 from dgmbench.models.density._gaussian import chunk_rows
 from dgmbench.models.mixtures import _em, _fitting
 from dgmbench.models.mixtures._student import (
@@ -63,8 +61,6 @@ from dgmbench.training.session import Session
 
 SMOKE: dict = {"components": 3, "iterations": 6, "tolerance": 0.0, "start_examples": 200}
 
-# A component whose scale, in some direction, is below this share of the data's variance has collapsed onto a subspace.
-_COLLAPSED = 1e-12
 # Quadrature over u holds about a hundred float64 numbers for each example: fewer examples at once.
 _RESTORED_AT_ONCE = 4096
 _PARAMETERS = ("log_weights", "means", "factors", "degrees")
@@ -83,18 +79,8 @@ class Spec(_fitting.Spec):
     )
 
 
-class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
+class Model(_fitting.Mixture):
     Spec = Spec
-    accepts = frozenset({"unit", "real"})
-    distributed = True
-
-    @classmethod
-    def operations(cls, spec: Spec, dimension: int) -> float:
-        return float(spec.components * dimension**2)
-
-    @classmethod
-    def passes(cls, spec: Spec) -> float:
-        return float(spec.iterations)
 
     @property
     def free_parameters(self) -> int:
@@ -115,7 +101,7 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
             CannotBeDone: too few examples; a singular covariance (says which ridge to set); float32 too coarse.
         """
         spec, group = self.spec, Group()
-        work = _fitting.working(data, spec, "whitened", self.dimension + 1, session.device, group)
+        work = _fitting.working(data, spec, "whitened", spec.components, self.dimension + 1, session.device, group)
         workspace = Workspace(spec.components, self.dimension, _fitting.CHUNK, work.z.dtype, session.device)
         em = _fitting.blank(spec, self.dimension, session.device)
         em["degrees"] = torch.full_like(em["log_weights"], self._first_degrees)
@@ -130,7 +116,7 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
             exact = log_mixture(work.probe.double(), *(em[name] for name in _PARAMETERS)).logsumexp(0)
             rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, coefficients), exact)
             log_likelihood, sums, tallies = workspace.accumulate(work.z, coefficients)
-            total = torch.tensor([log_likelihood * len(work.z)], dtype=torch.float64, device=session.device)
+            total = torch.tensor([log_likelihood], dtype=torch.float64, device=session.device)
             group.sum(total, sums, tallies)
             log_likelihood = float(total) / work.count
             validation = float(workspace.log_prob(work.validation, coefficients).mean(dtype=torch.float64))
@@ -144,10 +130,7 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
                 "median_degrees": median,
                 "empty_components": empty,
             }
-            if group.size > 1:
-                data_bytes = work.count * self.dimension * work.z.element_size()
-                row["exchanged_share"] = (group.exchanged - exchanged) / data_bytes
-            session.record(**row)
+            session.record(**row, **_fitting.exchanged_share(group, exchanged, work))
             # Stopping is noted for the next step to see, so that this one still closes its row of the history.
             em["stop"] = empty == 0 and abs(log_likelihood - em["previous"]) < spec.tolerance
             em["previous"] = log_likelihood
@@ -189,15 +172,7 @@ class Model(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPr
         counts, means, scales = _em.moments(rescaled, self.dimension)
         scales = scales + work.ridge
         _fitting.split_the_largest(empty, counts, means, scales, generator)
-        factors, failed = torch.linalg.cholesky_ex(scales)
-        collapsed = (failed > 0) | ~(factors.diagonal(dim1=1, dim2=2).amin(1).square() > _COLLAPSED)
-        if bool(collapsed.any()):
-            raise CannotBeDone(
-                f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their scale matrix is not positive "
-                f"definite with ridge {self.spec.ridge:g} in {self.spec.precision}. Set ridge to {work.advice:.1g} or "
-                "more"
-                + (", or precision to float64." if self.spec.precision == "float32" else ", or fewer components.")
-            )
+        factors = _fitting.factors_of(scales, means, self.spec, work.advice, "scale matrix")
         em["log_weights"].copy_((counts / counts.sum()).log())
         em["means"].copy_(means)
         em["factors"].copy_(factors)
