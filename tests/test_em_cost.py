@@ -59,6 +59,21 @@ def log_likelihood(mixture, z):
     return np.logaddexp.reduce(terms).mean()
 
 
+def test_readings_of_a_busy_machine_say_so(model, data, monkeypatch):
+    products = {"slow": _em_timing.Timing((9.0, 9.0, 9.0)), "fast": _em_timing.Timing((1e-9, 1e-9, 1e-9))}
+    for name, quiet in (("slow", False), ("fast", True)):
+        monkeypatch.setattr(em_cost, "time_products", lambda *_, found=products[name]: found)
+        for metric, number in estimate(model, data, iterations=3).items():
+            assert number.converged is (quiet if metric in em_cost.CLOCK_READINGS else None)
+            assert ("not_converged_because" in number.evidence) == (number.converged is False)
+
+
+@pytest.mark.parametrize("covariance", ["tied", "diagonal", "spherical"])
+def test_other_covariances_are_not_timed_as_full_ones(data, covariance):
+    with pytest.raises(CannotBeDone, match=f"this run's are {covariance}"):
+        estimate(train(gmm, data, covariance=covariance), data, iterations=3)
+
+
 def test_every_declared_number_is_there_finite_and_times_are_positive(model, data):
     found = estimate(model, data, iterations=4)
     assert list(found) == list(em_cost.METRICS)

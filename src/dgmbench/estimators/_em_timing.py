@@ -91,13 +91,19 @@ def common_start(
     whitening matrix is lower triangular: the first coordinates after it depend on the first before it alone.
 
     Raises:
-        CannotBeDone: the model is no Gaussian mixture; the run is not on the CPU; sizes that the run does not have.
+        CannotBeDone: the model is no Gaussian mixture of full covariances; the run is not on the CPU; sizes that the
+            run does not have.
     """
     state = model.state()
     if set(state) != _STATE:
         raise CannotBeDone(
             "only mixtures whose state is log_weights, means and factors can be timed, and this model's state is "
             f"{', '.join(state) or 'empty'}: evaluate a Gaussian mixture with full covariances instead."
+        )
+    covariance = getattr(model.spec, "covariance", "full")
+    if covariance != "full":
+        raise CannotBeDone(
+            f"iterations of full covariances are timed, and this run's are {covariance}: evaluate another."
         )
     if device.type != "cpu":
         raise CannotBeDone("both programs are timed on the same processor: set device to cpu.")
