@@ -56,10 +56,10 @@ class Full:
         """Weighted sums of features -> counts (k,), means (k, d), scatter matrices (k, d, d)."""
         return _em.moments(sums, d)
 
-    def implied(self, em: dict[str, Any]) -> Tensor:
-        """The expected features, times weights, that the parameters themselves imply: (k, F)."""
+    def implied(self, em: dict[str, Any], ridge: Tensor) -> Tensor:
+        """Weights times expected features from which the M-step, which adds the ridge, makes the parameters: (k, F)."""
         weights, means = em["log_weights"].exp(), em["means"]
-        seconds = em["factors"] @ em["factors"].mT + means[:, :, None] * means[:, None, :]
+        seconds = em["factors"] @ em["factors"].mT - ridge + means[:, :, None] * means[:, None, :]
         rows, columns = torch.triu_indices(means.shape[1], means.shape[1], device=means.device)
         return weights[:, None] * torch.cat([torch.ones_like(means[:, :1]), means, seconds[:, rows, columns]], 1)
 
@@ -115,9 +115,9 @@ class Diagonal(Full):
         means = averages[:, 1 : 1 + d]
         return counts, means, torch.diag_embed(averages[:, 1 + d :] - means.square())
 
-    def implied(self, em: dict[str, Any]) -> Tensor:
+    def implied(self, em: dict[str, Any], ridge: Tensor) -> Tensor:
         means = em["means"]
-        seconds = em["factors"].diagonal(dim1=1, dim2=2).square() + means.square()
+        seconds = em["factors"].diagonal(dim1=1, dim2=2).square() - ridge.diagonal() + means.square()
         return em["log_weights"].exp()[:, None] * torch.cat([torch.ones_like(means[:, :1]), means, seconds], 1)
 
     def constrained(self, em: dict[str, Any], counts: Tensor, scatter: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ class LowRank(Full):
         return self.rank + 2
 
     def free(self, k: int, d: int) -> int:
-        # Rotations of the factors leave W W^T as it is.
-        return k * (d * self.rank - self.rank * (self.rank - 1) // 2 + d)
+        # Rotations of the factors leave W W^T as it is; with many factors every covariance is of that form.
+        return k * min(d * self.rank - self.rank * (self.rank - 1) // 2 + d, d * (d + 1) // 2)
 
     def extras(self, k: int, d: int, like: Tensor) -> dict[str, Tensor]:
         return {"loadings": like.new_zeros(k, d, self.rank), "noise": like.new_zeros(k, d)}

@@ -60,7 +60,7 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
         if spec.assignment == "heuristic":
             em["paths"].random_(paths, generator=session.generator)
         if spec.minibatch is not None:
-            em["averages"].copy_(implied(layers, em["log_weights"]))
+            em["averages"].copy_(implied(layers, em["log_weights"], work.ridge))
     session.track(em=em)
     workspace = Workspace(paths, d, _fitting.CHUNK, work.z.dtype, device)
     for _ in session.steps(spec.iterations, unit="iteration"):
@@ -68,8 +68,7 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
             break
         exchanged = group.exchanged
         theta = _network.natural_parameters(layers, em["log_weights"])
-        exact = _network.log_joint(work.probe.double(), *_network.path_densities(layers, em["log_weights"]))
-        rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, theta), exact.logsumexp(0))
+        rounding = _rounding(spec, work, layers, em["log_weights"], workspace)
         validation = float(workspace.log_prob(work.validation, theta).mean(dtype=torch.float64))
         objective, measured = _pass(spec, work, layers, em, workspace, session.generator, group)
         name = "log_likelihood" if spec.assignment == "soft" else "best_path_log_likelihood"
@@ -79,7 +78,14 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
         # Stopping is noted for the next step to see, so that this one still closes its row of the history.
         em["stop"] = measured["reseeded_nodes"] == 0 and abs(objective - em["previous"]) < spec.tolerance
         em["previous"] = objective
+    _rounding(spec, work, layers, em["log_weights"], workspace)
     return layers, em["log_weights"]
+
+
+def _rounding(spec, work: Working, layers: list[Tensor], log_weights: Tensor, workspace: Workspace) -> float:
+    exact = _network.log_joint(work.probe.double(), *_network.path_densities(layers, log_weights)).logsumexp(0)
+    theta = _network.natural_parameters(layers, log_weights)
+    return _fitting.check_rounding(spec, workspace.log_prob(work.probe, theta), exact)
 
 
 def _pass(
@@ -105,7 +111,7 @@ def _pass(
         if reseeded and spec.minibatch is not None:
             # What is remembered of paths through a split node is what their new parameters imply.
             changed = _paths_through(spec, reseeded)
-            em["averages"][changed] = implied(layers, em["log_weights"])[changed]
+            em["averages"][changed] = implied(layers, em["log_weights"], work.ridge)[changed]
         total += objective * batch.count
         counted["reseeded_nodes"] += len(reseeded)
         counted["solver_evaluations"] += evaluations
@@ -114,10 +120,15 @@ def _pass(
     return total / work.count, counted
 
 
-def implied(layers: list[Tensor], log_weights: Tensor) -> Tensor:
-    """pi_p E[(x, 1)(x, 1)^T given p] as the parameters say: the product of a path's own map with its transpose."""
+def implied(layers: list[Tensor], log_weights: Tensor, ridge: Tensor) -> Tensor:
+    """pi_p E[(x, 1)(x, 1)^T given p] as the parameters say, less the ridge that an M-step adds: (P, d + 1, d + 1).
+
+    The expectation is the product of a path's own map with its transpose.
+    """
     forward = torch.linalg.inv(_network.fold(layers, layers[0].shape[-1], log_weights))
-    return log_weights.exp()[:, None, None] * (forward @ forward.mT)
+    seconds = forward @ forward.mT
+    seconds[:, :-1, :-1] -= ridge
+    return log_weights.exp()[:, None, None] * seconds
 
 
 def _paths_through(spec, reseeded: list[tuple[int, int, int]]) -> Tensor:

@@ -71,6 +71,9 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
         scores = layered_log_joint(x, layers, state["log_weights"])
         log_prob = scores.logsumexp(0)
         gradients = torch.autograd.grad(log_prob.mean() + ridge_penalty(layers, scores, work.ridge), layers)
+        length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        # Recorded before the step: a divergence is noticed while the parameters are still those of a finite likelihood.
+        session.record(log_likelihood=float(log_prob.detach().mean()) - work.log_volume, gradient_norm=length)
         with torch.no_grad():
             for name in names:
                 state[name].requires_grad_(False)
@@ -86,7 +89,7 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
             state["log_weights"].copy_(
                 path_weights(spec.model_copy(update={"pseudo_count": 0.0}), state["usage"] + 1e-12)
             )
-        row = {"log_likelihood": float(log_prob.detach().mean()) - work.log_volume, "reseeded_nodes": reseeded}
+        row = {"reseeded_nodes": reseeded}
         if (step + 1) % batches == 0:
             validation = (
                 layered_log_joint(validated, [state[n] for n in names], state["log_weights"]).logsumexp(0).mean()

@@ -29,6 +29,8 @@ CHUNK = 2048
 VALIDATION_EXAMPLES = 20_000
 _KMEANS_ITERATIONS = 20
 _PROBED = 500
+# Sums of float32 features are off by some of their last digits: a variance is one only well above them.
+_ROUNDINGS = 16
 # The E-step's own precision is compared with float64 at every iteration; more than this is refused.
 _ROUNDING_NATS = 0.05
 
@@ -41,17 +43,32 @@ class Precise(base.ModelSpec):
     )
 
 
+def only_read(spec: Any, read: bool, when: str, *names: str) -> Any:
+    """The spec, unless a setting that is not read differs from its default.
+
+    Raises:
+        ValueError: naming it, and when it would be read.
+    """
+    for name in names:
+        if not read and getattr(spec, name) != type(spec).model_fields[name].default:
+            raise ValueError(f"'{name}' is read {when} only: leave it out")
+    return spec
+
+
 class Stepwise(base.ModelSpec):
     minibatch: int | None = Field(
         None, ge=1, description="Examples between two M-steps (an iteration is a pass over all); null for all of them."
     )
-    decay: float = Field(0.6, ge=0, le=1, description="Minibatches: how fast step sizes (t + 2)^-decay fall.")
+    decay: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Minibatches: how fast step sizes (t + 2)^-decay fall; 0 for no memory of earlier ones.",
+    )
 
     @model_validator(mode="after")
     def _decay_is_read(self) -> Self:
-        if self.minibatch is None and self.decay != Stepwise.model_fields["decay"].default:
-            raise ValueError("'decay' is read with minibatches only: set minibatch too, or leave decay out")
-        return self
+        return only_read(self, self.minibatch is not None, "with minibatches", "decay")
 
 
 class Spec(Precise):
@@ -72,6 +89,10 @@ class Spec(Precise):
         description="First components: clusters of whitened examples, or random examples with the data's covariance.",
     )
     start_examples: int = Field(50_000, ge=1, description="How many training examples k-means sees.")
+
+    @model_validator(mode="after")
+    def _start_examples_are_read(self) -> Self:
+        return only_read(self, self.start == "kmeans", "where start is kmeans", "start_examples")
 
 
 class Mixture(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
@@ -252,7 +273,7 @@ def split_the_largest(
         direction = torch.randn(d, generator=generator, device=counts.device, dtype=counts.dtype)
         offset = 0.5 * torch.linalg.cholesky_ex(covariances[largest]).L @ (direction / direction.norm())
         ratio = math.exp(1 / math.sqrt(d)) if scales else 1.0
-        counts[k] = counts[largest] = counts[largest] / 2
+        counts[k] = counts[largest] = (counts[k] + counts[largest]) / 2
         means[k], means[largest] = means[largest] + offset, means[largest] - offset
         covariances[k], covariances[largest] = covariances[largest] * ratio, covariances[largest] / ratio
         pairs.append((int(k), int(largest)))
@@ -268,7 +289,7 @@ def check_rounding(spec: Precise, log_prob: Tensor, exact: Tensor) -> float:
     rounding = float((log_prob - exact).abs().mean())
     if rounding > _ROUNDING_NATS:
         raise CannotBeDone(
-            f"{spec.precision} features are off by {rounding:.2g} nats because components are very narrow: set "
+            f"{spec.precision} features are off by {rounding:.2g} nats because some densities are very narrow: set "
             "precision to float64, or a larger ridge."
         )
     return rounding
@@ -283,11 +304,13 @@ def factors_of(matrices: Tensor, means: Tensor, spec: Precise, advice: float, wh
     factors, failed = torch.linalg.cholesky_ex(matrices)
     narrowest = factors.diagonal(dim1=1, dim2=2).amin(1).square()
     largest = (matrices.diagonal(dim1=1, dim2=2) + means.square()).amax(1)
-    collapsed = (failed > 0) | ~(narrowest > torch.finfo(getattr(torch, spec.precision)).eps * largest)
+    rounding = _ROUNDINGS * torch.finfo(getattr(torch, spec.precision)).eps * largest
+    collapsed = (failed > 0) | ~(narrowest > rounding)
     if bool(collapsed.any()):
         raise CannotBeDone(
-            f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their {what} is not positive definite "
-            f"with ridge {spec.ridge:g} in {spec.precision}. Set ridge to {advice:.1g} or more{otherwise(spec)}."
+            f"{int(collapsed.sum())} of {len(collapsed)} components collapsed: their {what} is as narrow as the "
+            f"rounding of {spec.precision} with ridge {spec.ridge:g}. Set ridge to {advice:.1g} or more"
+            f"{otherwise(spec)}."
         )
     return factors
 

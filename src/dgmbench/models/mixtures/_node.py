@@ -151,8 +151,13 @@ def maximise(node: Node, start: Tensor, iterations: int, form: Form | None = Non
     Raises:
         Singular: where the moments, or the transformations above, have no inverse.
     """
-    if len(node.above) == 1:
-        return closed_form(node), 0
+    try:
+        return (closed_form(node), 0) if len(node.above) == 1 else _by_quasi_newton(node, start, iterations, form)
+    except torch.linalg.LinAlgError:
+        raise Singular from None
+
+
+def _by_quasi_newton(node: Node, start: Tensor, iterations: int, form: Form | None) -> tuple[Tensor, int]:
     from scipy.optimize import minimize
 
     d = node.dimension

@@ -72,7 +72,9 @@ class Spec(_fitting.Precise, _fitting.Stepwise):
         0.0, ge=0, description="Variance added to every direction of the training data, in their units squared."
     )
     pseudo_count: float = Field(
-        0.0, ge=0, description="Examples added to every path's count, so that hard assignments lose no path for good."
+        0.0,
+        ge=0,
+        description="Examples added to every path's count: a path that no example takes is lost for good without.",
     )
     start: Literal["scales", "layerwise", "random"] = Field(
         "scales",
@@ -93,11 +95,9 @@ class Spec(_fitting.Precise, _fitting.Stepwise):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> Self:
-        unread = _OF_GRADIENTS if self.training == "em" else _OF_EM
-        for name in unread:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"training '{self.training}' does not read '{name}': leave it out")
-        return self
+        _fitting.only_read(self, self.training == "em", "where training is em", *_OF_EM)
+        _fitting.only_read(self, self.training != "em", "where training is by gradients", *_OF_GRADIENTS)
+        return _fitting.only_read(self, self.start != "random", "where layers are fitted to start", "start_iterations")
 
 
 class Model(_fitting.Mixture):
@@ -116,6 +116,9 @@ class Model(_fitting.Mixture):
         """
         sizes, d = self.spec.components, self.dimension
         weights = math.prod(sizes) - 1 if self.spec.weights == "joint" else sum(sizes) - len(sizes)
+        # One node above all others is part of each of them: what it makes of z is a Gaussian like any other.
+        while len(sizes) > 1 and sizes[0] == 1:
+            sizes = sizes[1:]
         undone = sizes[0] * d * (d - 1) // 2 + (len(sizes) - 1) * d * (d + 1)
         return weights + sum(sizes) * d * (d + 1) - undone
 

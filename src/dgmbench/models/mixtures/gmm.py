@@ -22,10 +22,10 @@ whole image restoration", ICCV 2011, section 4.2.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -48,6 +48,10 @@ class Spec(_fitting.Spec, _fitting.Stepwise):
     assignment: Literal["soft", "hard"] = Field(
         "soft", description="E-step: responsibilities, or each example wholly to its most probable component."
     )
+
+    @model_validator(mode="after")
+    def _rank_is_read(self) -> Self:
+        return _fitting.only_read(self, self.covariance == "low_rank", "where covariance is low_rank", "rank")
 
 
 class Model(_fitting.Mixture):
@@ -84,20 +88,19 @@ class Model(_fitting.Mixture):
         em = _fitting.blank(spec, d, session.device)
         em |= structure.extras(spec.components, d, em["factors"])
         if spec.minibatch is not None:
-            em |= {"averages": torch.zeros_like(structure.implied(em)), "batches": 0}
+            em |= {"averages": torch.zeros_like(structure.implied(em, work.ridge)), "batches": 0}
         if not session.resumable:
             covariances = _fitting.first_covariances(em, spec, data, work, session.generator)
             em["factors"].copy_(torch.linalg.cholesky(structure.begin(em, covariances, session.generator)))
             if spec.minibatch is not None:
-                em["averages"].copy_(structure.implied(em))
+                em["averages"].copy_(structure.implied(em, work.ridge))
         session.track(em=em)
         for _ in session.steps(spec.iterations, unit="iteration"):
             if em["stop"]:
                 break
             exchanged = group.exchanged
             theta = structure.natural_parameters(em)
-            exact = Components(em["log_weights"], em["means"], em["factors"]).scores(work.probe.double()).logsumexp(0)
-            rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, theta), exact)
+            rounding = self._rounding(em, work, workspace, theta)
             validation = float(workspace.log_prob(work.validation, theta).mean(dtype=torch.float64))
             reached, empty = self._pass(em, work, workspace, structure, session.generator, group)
             row = {name: value - work.log_volume for name, value in reached.items()}
@@ -108,6 +111,7 @@ class Model(_fitting.Mixture):
             objective = reached.get("best_log_likelihood", reached["log_likelihood"])
             em["stop"] = empty == 0 and abs(objective - em["previous"]) < spec.tolerance
             em["previous"] = objective
+        self._rounding(em, work, workspace, structure.natural_parameters(em))
         self.load_state(
             {
                 "log_weights": em["log_weights"],
@@ -115,6 +119,10 @@ class Model(_fitting.Mixture):
                 "factors": work.scale @ em["factors"],
             }
         )
+
+    def _rounding(self, em: dict[str, Any], work: _fitting.Working, workspace: _em.Workspace, theta: Tensor) -> float:
+        exact = Components(em["log_weights"], em["means"], em["factors"]).scores(work.probe.double()).logsumexp(0)
+        return _fitting.check_rounding(self.spec, workspace.log_prob(work.probe, theta), exact)
 
     def _pass(
         self,
@@ -139,7 +147,7 @@ class Model(_fitting.Mixture):
                 empty += 1
                 if spec.minibatch is not None:
                     # What is remembered of both halves is what their new parameters imply.
-                    em["averages"][list(pair)] = structure.implied(em)[list(pair)]
+                    em["averages"][list(pair)] = structure.implied(em, work.ridge)[list(pair)]
             for name, value in reached.items():
                 totals[name] = totals.get(name, 0.0) + value * batch.count
         return {name: total / work.count for name, total in totals.items()}, empty

@@ -39,10 +39,10 @@ accelerate EM: the PX-EM algorithm", Biometrika 85(4), 1998, section 4 (one t di
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -77,6 +77,10 @@ class Spec(_fitting.Spec):
     start_degrees: float = Field(
         5.0, ge=LEAST_DEGREES, le=MOST_DEGREES, description="Degrees of freedom that the fit of them starts from."
     )
+
+    @model_validator(mode="after")
+    def _start_degrees_are_read(self) -> Self:
+        return _fitting.only_read(self, self.degrees is None, "where degrees are fitted", "start_degrees")
 
 
 class Model(_fitting.Mixture):
@@ -113,8 +117,7 @@ class Model(_fitting.Mixture):
             if em["stop"]:
                 break
             exchanged, coefficients = group.exchanged, workspace.coefficients(em)
-            exact = log_mixture(work.probe.double(), *(em[name] for name in _PARAMETERS)).logsumexp(0)
-            rounding = _fitting.check_rounding(spec, workspace.log_prob(work.probe, coefficients), exact)
+            rounding = self._rounding(em, work, workspace, coefficients)
             log_likelihood, sums, tallies = workspace.accumulate(work.z, coefficients)
             total = torch.tensor([log_likelihood], dtype=torch.float64, device=session.device)
             group.sum(total, sums, tallies)
@@ -134,6 +137,7 @@ class Model(_fitting.Mixture):
             # Stopping is noted for the next step to see, so that this one still closes its row of the history.
             em["stop"] = empty == 0 and abs(log_likelihood - em["previous"]) < spec.tolerance
             em["previous"] = log_likelihood
+        self._rounding(em, work, workspace, workspace.coefficients(em))
         self.load_state(
             {
                 "log_weights": em["log_weights"],
@@ -142,6 +146,12 @@ class Model(_fitting.Mixture):
                 "degrees": em["degrees"],
             }
         )
+
+    def _rounding(
+        self, em: dict[str, Any], work: _fitting.Working, workspace: Workspace, coefficients: tuple[Tensor, ...]
+    ) -> float:
+        exact = log_mixture(work.probe.double(), *(em[name] for name in _PARAMETERS)).logsumexp(0)
+        return _fitting.check_rounding(self.spec, workspace.log_prob(work.probe, coefficients), exact)
 
     @property
     def _first_degrees(self) -> float:
