@@ -23,8 +23,9 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.models import base
-from dgmbench.models.base import AnnealedPath, Energy, Enumeration, ModelSpec, Sampler
+from dgmbench.models.base import AnnealedPath, Energy, ModelSpec, Sampler
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
+from dgmbench.models.enumerated import StateEnumeration
 from dgmbench.training.session import Session
 
 MAX_ENUMERATED_BITS = 20
@@ -151,16 +152,25 @@ class Model(base.Model, Energy, Sampler):
         """From independent pixels at the training data's base rates to this machine."""
         return Path(self, base_rate_log_odds(data).to(self.weights))
 
-    def enumeration(self) -> Enumeration:
+    def enumeration(self) -> StateEnumeration:
         """Z = sum over the smaller side s of exp(s.c + sum_k softplus(e_k + s.W_k)), c and e its own and the other
         side's biases."""
         bits = min(self.dimension, self.spec.hidden)
         if bits > MAX_ENUMERATED_BITS:
             raise CannotBeDone(f"the smaller side has {bits} units; at most {MAX_ENUMERATED_BITS} can be enumerated")
         weights, own, other = self.weights.double(), self.visible_bias.double(), self.hidden_bias.double()
-        if self.spec.hidden < self.dimension:
+        hidden_side = self.spec.hidden < self.dimension
+        if hidden_side:
             weights, own, other = weights.T, other, own
-        return Enumeration(bits, lambda s: s @ own + F.softplus(torch.addmm(other, s, weights)).sum(1))
+
+        def state_given(side: Tensor, generator: torch.Generator) -> Tensor:
+            side = side.to(self.weights)
+            return draw(torch.sigmoid_(self.visible_input(side)), generator) if hidden_side else side
+
+        def log_term(side: Tensor) -> Tensor:
+            return side @ own + F.softplus(torch.addmm(other, side, weights)).sum(1)
+
+        return StateEnumeration(bits, log_term, state_given)
 
     def _initialise(self, data: Dataset, session: Session) -> None:
         device = session.device
