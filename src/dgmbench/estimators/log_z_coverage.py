@@ -1,10 +1,12 @@
-"""How an estimator of log Z behaves over repetitions, on machines whose log Z is known by enumeration.
+"""How estimators of log Z behave over repetitions, on machines whose log Z is known by enumeration.
 
     coverage = share of the repetitions whose 95 % interval holds log Z
     bias = mean of (estimate - log Z),    rmse = root of the mean of its square,    stated se = mean standard error
 
-The interval is estimate +- 1.96 se; that of `bracket` runs from lower - 1.96 se to upper + 1.96 se, and its estimate is
-the midpoint. An adaptive schedule is made once and serves every repetition; states of the target are exact.
+of AIS, reverse AIS, the bracket of both, and population annealing, each with the same temperatures and chains; the
+bracket has twice the work. The interval is estimate +- 1.96 se; that of the bracket runs from lower - 1.96 se to
+upper + 1.96 se, and its estimate is the midpoint. An adaptive schedule is made once and serves every repetition;
+states of the target are exact.
 
 References: Grosse, Ghahramani and Adams, "Sandwiching the marginal likelihood using bidirectional Monte Carlo", 2015;
 the standard error of a share is that of Agresti and Coull, "Approximate is better than 'exact' for interval estimation
@@ -12,7 +14,7 @@ of binomial proportions", 1998.
 """
 
 import math
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
@@ -26,105 +28,110 @@ from dgmbench.estimators._target_states import enumeration_with_states, exact_st
 from dgmbench.estimators.base import Estimate, Estimates, Metric, Workbench
 from dgmbench.estimators.enumeration import log_partition
 from dgmbench.estimators.population_annealing import anneal_populations
-from dgmbench.models.base import AnnealedPath, Energy
+from dgmbench.models.base import Energy
 
 NOMINAL = 0.95
 _Z = float(stats.norm.ppf(0.5 + NOMINAL / 2))
+METHODS = {
+    "ais": "AIS",
+    "reverse_ais": "reverse AIS",
+    "bracket": "the bracket of AIS and reverse AIS",
+    "population_annealing": "population annealing",
+}
 SMOKE = {"repetitions": 8}
 
 
 class Settings(AnnealingSettings):
-    method: Literal["ais", "reverse-ais", "bracket", "population-annealing"] = Field(
-        "ais", description="The estimator of log Z that is repeated."
-    )
     repetitions: int = Field(200, ge=4, description="Independent repetitions, run as one batch of chains.")
     chains: int = Field(100, ge=4, description="Chains, or replicas, of each repetition and direction.")
     resample_below: float = Field(
-        0.5, gt=0, le=1, description="Of population-annealing alone: relative effective sample size that resamples."
+        0.5, gt=0, le=1, description="Of population annealing: relative effective sample size that resamples."
     )
 
 
 REQUIRES = Energy
 METRICS = {
-    "coverage": Metric("ratio", "score", "neither", "Share of the repetitions whose 95 % interval holds log Z."),
-    "bias": Metric("nats", "score", "neither", "Mean over repetitions of the estimate of log Z less log Z."),
-    "rmse": Metric("nats", "score", "lower", "Root mean square error of log Z over repetitions."),
-    "stated_se": Metric("nats", "score", "neither", "Mean over repetitions of the standard error that is stated."),
+    f"{method}_{quantity}": Metric(unit, "score", better, f"{meaning}, of {name}.")
+    for method, name in METHODS.items()
+    for quantity, unit, better, meaning in (
+        ("coverage", "ratio", "neither", "Share of the repetitions whose 95 % interval holds log Z"),
+        ("bias", "nats", "neither", "Mean over repetitions of the estimate of log Z less log Z"),
+        ("rmse", "nats", "lower", "Root mean square error of log Z over repetitions"),
+        ("stated_se", "nats", "neither", "Mean over repetitions of the standard error that is stated"),
+    )
 }
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """Estimates of log Z with their standard errors, lowest and highest of each repetition: (repetitions,) each."""
+
+    low: np.ndarray
+    high: np.ndarray
+    se_low: np.ndarray
+    se_high: np.ndarray
+    se: np.ndarray
+
+    @property
+    def middle(self) -> np.ndarray:
+        return (self.low + self.high) / 2
+
+    def hold(self, truth: float) -> np.ndarray:
+        return (self.low - _Z * self.se_low <= truth) & (truth <= self.high + _Z * self.se_high)
+
+
 def scorings(settings: Settings, examples: int) -> float:
-    directions = 2.0 if settings.method == "bracket" else 1.0
-    return 2.0 * directions * settings.repetitions * settings.chains * settings.transitions * settings.temperatures
+    # Up, down, and once more as a population, which scores a state half as often again.
+    return 7.0 * settings.repetitions * settings.chains * settings.transitions * settings.temperatures
 
 
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """Coverage, bias, root mean square error and mean stated standard error of log Z.
+    """Coverage, bias, root mean square error and mean stated standard error of log Z, for each method.
 
     Raises:
         CannotBeDone: a model that cannot be enumerated, or weights that are not finite.
     """
-    truth = log_partition(model.enumeration(), device=bench.device, progress=bench.progress)
-    path = model.annealed_path(data)
+    enumeration = enumeration_with_states(model)
+    truth = log_partition(enumeration, device=bench.device, progress=bench.progress)
+    path, shape = model.annealed_path(data), (settings.repetitions, settings.chains)
+    n, transitions = math.prod(shape), settings.transitions
     schedule = betas(path, settings, bench.generator)
-    if settings.method == "population-annealing":
-        low, high, se_low, se_high = _populations(path, schedule, settings, bench)
-    else:
-        low, high, se_low, se_high = _annealed(model, path, schedule, settings, bench)
-    if not np.isfinite([low, high]).all():
+
+    up = anneal(path, schedule, path.sample_base(n, bench.generator), transitions, bench).view(shape).cpu().numpy()
+    start = exact_states(enumeration, n, bench)
+    down = anneal(path, schedule[::-1], start, transitions, bench).view(shape).cpu().numpy()
+    if not (np.isfinite(up).all() and np.isfinite(down).all()):
         raise CannotBeDone("annealed importance weights are not finite: the model's energy overflows")
-    error = (low + high) / 2 - truth
-    stated = se_low if low is high else np.hypot(se_low, se_high) / 2
-    holds = (low - _Z * se_low <= truth) & (truth <= high + _Z * se_high)
-    n, held = len(error), int(holds.sum())
-    share = (held + _Z**2 / 2) / (n + _Z**2)
-    evidence: dict[str, Any] = {"repetitions": n, "held": held, "log_z_exact": truth, "temperatures": len(schedule)}
-    square = error**2
-    rmse = math.sqrt(square.mean())
-    numbers = {
-        "coverage": (held / n, math.sqrt(share * (1 - share) / (n + _Z**2))),
-        "bias": (error.mean(), error.std(ddof=1) / math.sqrt(n)),
-        "rmse": (rmse, square.std(ddof=1) / math.sqrt(n) / (2 * rmse) if rmse > 0 else 0.0),
-        "stated_se": (stated.mean(), stated.std(ddof=1) / math.sqrt(n)),
+    grown = anneal_populations(path, schedule, *shape, transitions, settings.resample_below, bench)
+
+    lower, lower_se = path.log_z_base + log_mean_exp(up), delta_se(up)
+    upper, upper_se = path.log_z_base - log_mean_exp(down), delta_se(down)
+    population = path.log_z_base + grown.log_ratio
+    found = {
+        "ais": Intervals(lower, lower, lower_se, lower_se, lower_se),
+        "reverse_ais": Intervals(upper, upper, upper_se, upper_se, upper_se),
+        "bracket": Intervals(lower, upper, lower_se, upper_se, np.hypot(lower_se, upper_se) / 2),
+        "population_annealing": Intervals(population, population, grown.se, grown.se, grown.se),
     }
-    return Estimates(
-        [Estimate(name, float(value), None, float(se), None, evidence) for name, (value, se) in numbers.items()],
-        arrays={"error": error, "stated_se": stated},
-    )
+    evidence = {"repetitions": settings.repetitions, "log_z_exact": truth, "temperatures": len(schedule)}
+    numbers = [
+        Estimate(f"{method}_{quantity}", value, None, se, None, evidence)
+        for method, intervals in found.items()
+        for quantity, (value, se) in assess(intervals, truth).items()
+    ]
+    arrays = {f"{method}_error": intervals.middle - truth for method, intervals in found.items()}
+    return Estimates(numbers, arrays | {f"{method}_se": intervals.se for method, intervals in found.items()})
 
 
-def _annealed(
-    model: Energy, path: AnnealedPath, schedule: np.ndarray, settings: Settings, bench: Workbench
-) -> tuple[np.ndarray, ...]:
-    """Ends of each repetition's interval before the standard errors are added, and those: four arrays (repetitions,).
-
-    One direction alone gives both ends.
-    """
-    shape = (settings.repetitions, settings.chains)
-    ends = []
-    if settings.method != "reverse-ais":
-        start = path.sample_base(math.prod(shape), bench.generator)
-        log_weights = anneal(path, schedule, start, settings.transitions, bench).view(shape).cpu().numpy()
-        ends.append((path.log_z_base + log_mean_exp(log_weights), delta_se(log_weights)))
-    if settings.method != "ais":
-        start = exact_states(enumeration_with_states(model), math.prod(shape), bench)
-        log_weights = anneal(path, schedule[::-1], start, settings.transitions, bench).view(shape).cpu().numpy()
-        ends.append((path.log_z_base - log_mean_exp(log_weights), delta_se(log_weights)))
-    (low, se_low), (high, se_high) = ends[0], ends[-1]
-    return low, high, se_low, se_high
-
-
-def _populations(
-    path: AnnealedPath, schedule: np.ndarray, settings: Settings, bench: Workbench
-) -> tuple[np.ndarray, ...]:
-    found = anneal_populations(
-        path,
-        schedule,
-        settings.repetitions,
-        settings.chains,
-        settings.transitions,
-        settings.resample_below,
-        bench,
-    )
-    log_z = path.log_z_base + found.log_ratio
-    return log_z, log_z, found.se, found.se
+def assess(intervals: Intervals, truth: float) -> dict[str, tuple[float, float]]:
+    """Quantity -> its value over the repetitions, and its standard error."""
+    error, n = intervals.middle - truth, len(intervals.se)
+    held = float(intervals.hold(truth).sum())
+    share = (held + _Z**2 / 2) / (n + _Z**2)
+    square, rmse = error**2, math.sqrt((error**2).mean())
+    return {
+        "coverage": (held / n, math.sqrt(share * (1 - share) / (n + _Z**2))),
+        "bias": (float(error.mean()), float(error.std(ddof=1)) / math.sqrt(n)),
+        "rmse": (rmse, float(square.std(ddof=1)) / math.sqrt(n) / (2 * rmse) if rmse > 0 else 0.0),
+        "stated_se": (float(intervals.se.mean()), float(intervals.se.std(ddof=1)) / math.sqrt(n)),
+    }
