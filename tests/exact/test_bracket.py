@@ -15,7 +15,7 @@ from dgmbench.estimators._log_weights import log_mean_exp
 from dgmbench.estimators._target_states import exact_states, target_states
 from dgmbench.estimators._tempering import temper
 from dgmbench.estimators.base import Workbench
-from dgmbench.estimators.enumeration import log_partition
+from dgmbench.estimators.enumeration import log_partition, log_terms
 from dgmbench.models.base import Enumeration
 from dgmbench.models.boltzmann import rbm
 
@@ -43,6 +43,10 @@ def bench(seed: int = 0) -> Workbench:
 
 def every(bits: int) -> torch.Tensor:
     return torch.tensor(list(itertools.product((0.0, 1.0), repeat=bits)), dtype=torch.float64)
+
+
+def exact_draws(model: rbm.Model, n: int, work: Workbench) -> torch.Tensor:
+    return exact_states(model.enumeration(), log_terms(model.enumeration()), n, work.generator)
 
 
 def chi_square(states: torch.Tensor, model: rbm.Model) -> float:
@@ -92,7 +96,7 @@ def test_bounds_hold_in_expectation():
     path, work, shape = model.annealed_path(data), bench(3), (5000, 4)
     chosen = betas(path, bracket.Settings(temperatures=6), work.generator)
     up = anneal(path, chosen, path.sample_base(math.prod(shape), work.generator), 1, work).view(shape).numpy()
-    start = exact_states(model.enumeration(), math.prod(shape), work)
+    start = exact_draws(model, math.prod(shape), work)
     down = anneal(path, chosen[::-1], start, 1, work).view(shape).numpy()
     exact = log_partition(model.enumeration()) - path.log_z_base
     for low, ratio in (
@@ -139,7 +143,7 @@ def test_states_of_another_distribution_are_noticed(monkeypatch):
 @pytest.mark.parametrize(("visible", "hidden"), [(6, 4), (4, 6)])
 def test_exact_states_follow_the_enumerated_distribution(visible, hidden):
     model = machine(visible, hidden, scale=1.5)
-    states = exact_states(model.enumeration(), 20_000, bench(6))
+    states = exact_draws(model, 20_000, bench(6))
     assert states.dtype == model.weights.dtype
     # 63 (15) degrees of freedom: P(chi-square > 130) = 1.3e-6 and P(> 53) = 4e-6.
     assert chi_square(states, model) < (130 if visible == 6 else 53)

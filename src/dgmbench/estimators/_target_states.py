@@ -54,7 +54,9 @@ def target_states(
         CannotBeDone: exact states of a model whose smaller side cannot be enumerated.
     """
     if settings.target_states == "exact":
-        return exact_states(enumeration_with_states(model), n, bench), [], {"target_states": "exact"}
+        enumeration = enumeration_with_states(model)
+        terms = log_terms(enumeration, device=bench.device, progress=bench.progress)
+        return exact_states(enumeration, terms, n, bench.generator), [], {"target_states": "exact"}
     if settings.target_states == "gibbs":
         runs = _gibbs(path, settings.target_sweeps, n, bench.generator)
     else:
@@ -79,17 +81,17 @@ def target_states(
     return now.state, [DRIFT] if abs(drift) > _DRIFT_SE * se else [], evidence
 
 
-def exact_states(enumeration: StateEnumeration, n: int, bench: Workbench) -> Tensor:
-    """n independent draws from the target: (n, d)."""
-    terms = log_terms(enumeration, device=bench.device, progress=bench.progress)
+def exact_states(enumeration: StateEnumeration, terms: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """n independent draws from the target, by the log terms of all states of the enumerated side: (n, d)."""
     share = torch.softmax(terms, 0).cumsum(0)
-    uniform = torch.rand(n, generator=bench.generator, dtype=torch.float64, device=bench.device)
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64, device=terms.device)
     # The shares sum to 1 only up to rounding: a draw may lie beyond them.
     index = torch.searchsorted(share, uniform, right=True).clamp_(max=len(terms) - 1)
-    return enumeration.state_given(states(index, enumeration.bits), bench.generator)
+    return enumeration.state_given(states(index, enumeration.bits), generator)
 
 
 def enumeration_with_states(model: Energy) -> StateEnumeration:
+    """The model's enumeration, where there is one that leads to states; else `CannotBeDone`, with what to write."""
     advice = "write target_states: gibbs or tempering"
     try:
         enumeration: Enumeration = model.enumeration()

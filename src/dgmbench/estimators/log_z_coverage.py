@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from pydantic import Field
 from scipy import stats
 
@@ -26,7 +27,7 @@ from dgmbench.estimators._annealing import AnnealingSettings, anneal, betas
 from dgmbench.estimators._log_weights import delta_se, log_mean_exp
 from dgmbench.estimators._target_states import enumeration_with_states, exact_states
 from dgmbench.estimators.base import Estimate, Estimates, Metric, Workbench
-from dgmbench.estimators.enumeration import log_partition
+from dgmbench.estimators.enumeration import log_terms
 from dgmbench.estimators.population_annealing import anneal_populations
 from dgmbench.models.base import Energy
 
@@ -92,13 +93,14 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
         CannotBeDone: a model that cannot be enumerated, or weights that are not finite.
     """
     enumeration = enumeration_with_states(model)
-    truth = log_partition(enumeration, device=bench.device, progress=bench.progress)
+    terms = log_terms(enumeration, device=bench.device, progress=bench.progress)
+    truth = torch.logsumexp(terms, 0).item()
     path, shape = model.annealed_path(data), (settings.repetitions, settings.chains)
     n, transitions = math.prod(shape), settings.transitions
     schedule = betas(path, settings, bench.generator)
 
     up = anneal(path, schedule, path.sample_base(n, bench.generator), transitions, bench).view(shape).cpu().numpy()
-    start = exact_states(enumeration, n, bench)
+    start = exact_states(enumeration, terms, n, bench.generator)
     down = anneal(path, schedule[::-1], start, transitions, bench).view(shape).cpu().numpy()
     if not (np.isfinite(up).all() and np.isfinite(down).all()):
         raise CannotBeDone("annealed importance weights are not finite: the model's energy overflows")
