@@ -83,7 +83,6 @@ def test_annealing_up_and_down_agrees_with_enumeration(model, values):
     exact = run("enumeration", model, values)
     bounds = {number.metric: number for number in found.numbers}
     lower, upper = bounds["log_z_lower"], bounds["log_z_upper"]
-    assert not math.isnan(lower.estimator_se)
     # Beyond 5 standard errors in 1.7 million, of either; 0.001 nats for the rounding of float32.
     for bound in (lower, upper):
         truth = exact.numbers[0].value if exact else (lower.value + upper.value) / 2

@@ -104,6 +104,7 @@ def _panel(panel: "Axes", points: pd.DataFrame, quantity: str, chains: list[int]
             )
             handles.setdefault(name, handle)
     panel.set_xscale("log")
+    panel.tick_params(axis="x", which="minor", labelbottom=False)  # within a decade they would run into each other
     if quantity == "bias":
         panel.set_yscale("symlog", linthresh=LINEAR_BELOW)
         handles["exact"] = panel.axhline(0, color=INK, linewidth=1)
