@@ -16,16 +16,18 @@ annealing", AISTATS 2015; Neal, "Annealed importance sampling", 2001.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.estimators._annealing import anneal, betas
-from dgmbench.estimators._log_weights import summarise
+from dgmbench.estimators._log_weights import Summary, summarise
 from dgmbench.estimators._target_states import TargetSettings, sweep_scorings, target_states
 from dgmbench.estimators.base import Estimate, Estimates, Metric, Workbench
-from dgmbench.models.base import Energy
+from dgmbench.models.base import AnnealedPath, Energy
 
 
 class Settings(TargetSettings):
@@ -76,56 +78,76 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     schedule = betas(path, settings, bench.generator)
     coarse = np.unique(np.append(schedule[::2], 1.0))
     ends, failing, evidence = target_states(model, path, settings, 2 * settings.chains, bench)
-    n, tolerance = settings.chains, settings.tolerance
-
-    def both(inverse_temperatures, start):
-        forward = anneal(path, inverse_temperatures, path.sample_base(n, bench.generator), settings.transitions, bench)
-        reverse = anneal(path, inverse_temperatures[::-1], start, settings.transitions, bench)
-        return forward.cpu().numpy(), reverse.cpu().numpy()
-
-    forward, reverse = both(schedule, ends[:n])
-    lower = summarise(forward, path.log_z_base, tolerance)
-    upper = summarise(reverse, path.log_z_base, tolerance, sign=-1.0)
-    half = [
-        summarise(weights, path.log_z_base, tolerance, sign)
-        for weights, sign in zip(both(coarse, ends[n:]), (1.0, -1.0))
-    ]
-    width, se = upper.log_z - lower.log_z, math.hypot(lower.se, upper.se)
-    log_z, log_z_half = (lower.log_z + upper.log_z) / 2, (half[0].log_z + half[1].log_z) / 2
-    se_of_change = 0.5 * math.hypot(se, half[0].se, half[1].se)
-    failing = [
-        *failing,
-        *(f"forward: {reason}" for reason in lower.failing),
-        *(f"reverse: {reason}" for reason in upper.failing),
-        *(
-            reason
-            for reason, fails in (
-                ("bracket wider than tolerance", width > tolerance),
-                ("bounds cross: the states are not the target's", -width > max(_CROSSING_SE * se, tolerance)),
-                ("half of the temperatures move log Z", abs(log_z - log_z_half) > max(3 * se_of_change, tolerance)),
-            )
-            if fails
-        ),
-    ]
+    full = _both_ways(path, schedule, ends[: settings.chains], settings, bench)
+    half = _both_ways(path, coarse, ends[settings.chains :], settings, bench)
+    failing = failing + _failing(full, half, settings.tolerance)
     evidence |= {
         "combination": "midpoint",
-        "width": width,
-        "log_z_with_half_of_the_temperatures": log_z_half,
+        "width": full.width,
+        "log_z_with_half_of_the_temperatures": half.midpoint,
         "temperatures": len(schedule),
-        **{f"forward_{name}": value for name, value in lower.evidence.items() if name != "tolerance"},
-        **{f"reverse_{name}": value for name, value in upper.evidence.items() if name != "tolerance"},
-        "tolerance": tolerance,
+        **{f"forward_{name}": value for name, value in full.lower.evidence.items() if name != "tolerance"},
+        **{f"reverse_{name}": value for name, value in full.upper.evidence.items() if name != "tolerance"},
+        "tolerance": settings.tolerance,
         "not_converged_because": "; ".join(failing) or None,
     }
-    converged = not failing
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator)
-    log_prob = (model.log_unnormalised(x.to(bench.device)) - log_z).cpu().numpy()
+    log_prob = (model.log_unnormalised(x.to(bench.device)) - full.midpoint).cpu().numpy()
     return Estimates(
         [
-            Estimate("log_z_lower", lower.log_z, None, lower.se, converged, evidence),
-            Estimate("log_z_upper", upper.log_z, None, upper.se, converged, evidence),
-            Estimate("log_z", log_z, None, se / 2, converged, evidence),
-            Estimate("log_likelihood", float(log_prob.mean()), log_prob, se / 2, converged, evidence),
+            Estimate("log_z_lower", full.lower.log_z, None, full.lower.se, not failing, evidence),
+            Estimate("log_z_upper", full.upper.log_z, None, full.upper.se, not failing, evidence),
+            Estimate("log_z", full.midpoint, None, full.se, not failing, evidence),
+            Estimate("log_likelihood", float(log_prob.mean()), log_prob, full.se, not failing, evidence),
         ],
-        arrays={"log_weights": forward, "reverse_log_weights": reverse, "betas": schedule},
+        arrays={"log_weights": full.forward, "reverse_log_weights": full.reverse, "betas": schedule},
     )
+
+
+@dataclass(frozen=True)
+class _Bracket:
+    """Both bounds and the weights (chains,) that they are made of."""
+
+    lower: Summary
+    upper: Summary
+    forward: np.ndarray
+    reverse: np.ndarray
+
+    @property
+    def width(self) -> float:
+        return self.upper.log_z - self.lower.log_z
+
+    @property
+    def midpoint(self) -> float:
+        return (self.lower.log_z + self.upper.log_z) / 2
+
+    @property
+    def se(self) -> float:
+        """Of the midpoint; that of the width is twice as large."""
+        return math.hypot(self.lower.se, self.upper.se) / 2
+
+
+def _both_ways(
+    path: AnnealedPath, inverse_temperatures: np.ndarray, ends: Tensor, settings: Settings, bench: Workbench
+) -> _Bracket:
+    """Anneal as many chains from the base up as there are `ends` from which chains are annealed down."""
+    start = path.sample_base(len(ends), bench.generator)
+    forward = anneal(path, inverse_temperatures, start, settings.transitions, bench).cpu().numpy()
+    reverse = anneal(path, inverse_temperatures[::-1], ends, settings.transitions, bench).cpu().numpy()
+    lower = summarise(forward, path.log_z_base, settings.tolerance)
+    return _Bracket(lower, summarise(reverse, path.log_z_base, settings.tolerance, sign=-1.0), forward, reverse)
+
+
+def _failing(full: _Bracket, half: _Bracket, tolerance: float) -> list[str]:
+    """The tests that the bracket fails, beside one over every second temperature."""
+    moved = abs(full.midpoint - half.midpoint)
+    tests = (
+        ("bracket wider than tolerance", full.width > tolerance),
+        ("bounds cross: the states are not the target's", -full.width > max(_CROSSING_SE * 2 * full.se, tolerance)),
+        ("half of the temperatures move log Z", moved > max(3 * math.hypot(full.se, half.se), tolerance)),
+    )
+    return [
+        *(f"forward: {reason}" for reason in full.lower.failing),
+        *(f"reverse: {reason}" for reason in full.upper.failing),
+        *(reason for reason, fails in tests if fails),
+    ]
