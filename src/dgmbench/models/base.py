@@ -107,7 +107,10 @@ class AnnealedPath(ABC):
 
 @dataclass(frozen=True)
 class Enumeration:
-    """A partition function as a sum over all binary states of `bits` units: Z = sum_s exp(log_term(s))."""
+    """A partition function as a sum over all binary states of `bits` units: Z = sum_s exp(log_term(s)).
+
+    `models.enumerated.StateEnumeration` leads from s to states of the annealed path as well, for reverse annealing.
+    """
 
     bits: int
     log_term: Callable[[Tensor], Tensor]  # (m, bits) of {0, 1} in float64 -> (m,) in nats
