@@ -66,7 +66,7 @@ def test_neighbours_and_successive_draws_are_independent(dtype):
 
 
 def test_bits_are_uniform():
-    integers = Draws(torch.Generator().manual_seed(5))._integers(1_000_003)
+    integers = Draws(torch.Generator().manual_seed(5)).random_integers(1_000_003)
     assert len(integers) == 1_000_003
     for shift in (0, 8):
         observed = torch.bincount(integers.to(torch.int64) >> shift & 255, minlength=256).double()

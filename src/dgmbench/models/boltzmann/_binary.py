@@ -45,17 +45,17 @@ class Draws:
         self._provide_low_bits(count)
         levels = self._levels[:count].view(shape)
         threshold(probability, self._minus_low[:count].view(shape), levels)
-        out.copy_(self._integers(count).view(shape))
+        out.copy_(self.random_integers(count).view(shape))
         return torch.lt(out, levels, out=out)
 
     def _provide_low_bits(self, count: int) -> None:
         if len(self._minus_low) < count:
             self._levels, self._served = torch.empty(count), 0
         if self._served % SHARED == 0:
-            self._minus_low = self._integers(len(self._levels)).float().div_(-_LEVELS)
+            self._minus_low = self.random_integers(len(self._levels)).float().div_(-_LEVELS)
         self._served += 1
 
-    def _integers(self, count: int) -> Tensor:
+    def random_integers(self, count: int) -> Tensor:
         """Uniform on 0 ... 65,535: (count,), uint16."""
         if self._bits is None:
             self._bits = np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=self._generator)))

@@ -49,8 +49,11 @@ class Spec(TrainingSpec):
     learning_rate: float = Field(0.01, gt=0, description="Initial step size; it falls linearly to zero.")
     variance: Literal["one", "fixed", "learned"] = Field(
         "fixed",
-        description="s_i^2: one, in the data's units; fixed at the training data's variance of each unit; or learned "
-        "from there.",
+        description="s_i^2: one, in the data's units; fixed at a share of the training data's variance of each unit; "
+        "or learned from there.",
+    )
+    variance_share: float = Field(
+        1.0, gt=0, description="fixed and learned: s_i^2, or where it starts, over the training data's variance."
     )
 
 
@@ -96,14 +99,15 @@ class Model(base.Model, Energy, Sampler):
     def fit(self, data: Dataset, session: Session) -> None:
         """`_training.train` on v minus the training mean, over the training sd unless `variance` is one.
 
-        In those coordinates log s^2 starts at 0 and hidden units start even, whatever the data's units are. Beside its
-        history: `reconstruction_error` once an epoch.
+        In those coordinates hidden units start even, whatever the data's units are. Beside its history:
+        `reconstruction_error` once an epoch.
 
         Raises:
             CannotBeDone: a unit is constant in the training data, and `variance` is not one.
         """
         mean, variance = _moments(data, session.device)
-        scale = torch.ones_like(variance) if self.spec.variance == "one" else variance.sqrt()
+        one = self.spec.variance == "one"
+        scale = torch.ones_like(variance) if one else variance.sqrt()
         if not bool((scale > 0).all()):
             raise CannotBeDone(
                 f"dimension {int((scale <= 0).nonzero()[0])} is constant in the training data: set variance to one, or "
@@ -117,7 +121,7 @@ class Model(base.Model, Energy, Sampler):
                 "weights": self.spec.weight_sd * noise,
                 "visible_bias": zeros,
                 "hidden_bias": torch.zeros(self.spec.hidden, device=session.device),
-                "log_variance": zeros.clone(),
+                "log_variance": torch.full_like(zeros, 0.0 if one else math.log(self.spec.variance_share)),
                 "base_mean": zeros.clone(),
                 "base_variance": (variance / scale**2).float(),
             }
