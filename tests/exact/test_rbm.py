@@ -57,42 +57,86 @@ def test_float32_parameters_lose_little():
     assert (model.log_unnormalised(x) - exact).abs().max() < 1e-4
 
 
-def test_persistent_gradient_is_unbiased():
-    """With chains drawn from the model itself, the update's direction has the exact gradient as its mean."""
+def exact_gradient(model: rbm.Model, x: Tensor) -> dict[str, Tensor]:
+    """Of the mean log-likelihood, by automatic differentiation of the enumerated one."""
+    leaves = {name: value.clone().requires_grad_(True) for name, value in model.state().items()}
+    copy = rbm.Model(model.spec, model.dimension)
+    copy.load_state(leaves)
+    (copy.log_unnormalised(x).mean() - log_z(copy)).backward()
+    return {name: leaves[name].grad for name in model.parameters()}
+
+
+def log_z(model: rbm.Model) -> Tensor:
+    enumeration = model.enumeration()
+    return torch.logsumexp(enumeration.log_term(states(enumeration.bits)), 0)
+
+
+def expected_direction(model: rbm.Model, x: Tensor, chains: Tensor) -> dict[str, Tensor]:
+    """The learning rule's direction, with chains at state v with the given probabilities: both phases enumerated."""
+    visible = torch.cat([x, states(model.dimension)])
+    sign = torch.cat([torch.full((len(x),), 1 / len(x), dtype=torch.float64), -chains])
+    velocity = {name: torch.zeros_like(value) for name, value in model.parameters().items()}
+    mean = torch.sigmoid(model.hidden_input(visible))
+    model.accumulate(velocity, 0.0, visible, mean * sign[:, None], sign)
+    return velocity
+
+
+@pytest.mark.parametrize(("visible", "hidden"), [(5, 3), (3, 5)])
+def test_the_learning_rule_has_the_exact_gradient_as_its_expectation(visible, hidden):
+    model = machine(visible, hidden)
+    x = torch.from_numpy(two_modes(64, visible)).double()
+    of_model = torch.exp(model.log_unnormalised(states(visible)) - log_z(model))
+    expected = expected_direction(model, x, of_model)
+    for name, gradient in exact_gradient(model, x).items():
+        torch.testing.assert_close(expected[name], gradient, rtol=0, atol=1e-12)
+
+
+def test_contrastive_divergence_tends_to_the_exact_gradient_as_its_chains_grow_longer():
     model = machine(5, 3)
     x = torch.from_numpy(two_modes(64, 5)).double()
-    leaves = {name: value.clone().requires_grad_(True) for name, value in model.state().items()}
-    exact_model = rbm.Model(model.spec, 5)
-    exact_model.load_state(leaves)
-    enumeration = exact_model.enumeration()
-    log_z = torch.logsumexp(enumeration.log_term(states(3)), 0)
-    (exact_model.log_unnormalised(x).mean() - log_z).backward()
-
-    every = states(5)
-    log_prob = model.log_unnormalised(every) - log_z.detach()
-    generator = torch.Generator().manual_seed(2)
-    chains = every[torch.multinomial(log_prob.exp(), 200_000, replacement=True, generator=generator)]
-    visible = torch.cat([x, chains])
-    sign = torch.full((len(visible),), -1 / len(chains), dtype=torch.float64)
-    sign[: len(x)] = 1 / len(x)
-    velocity = {name: torch.zeros_like(leaves[name]) for name in ("weights", "visible_bias", "hidden_bias")}
-    model._accumulate(visible, torch.sigmoid(model.hidden_input(visible)), sign, velocity)
-    for name, direction in velocity.items():
-        # Every statistic lies in [0, 1], so its standard error is at most 0.5 / sqrt(200,000) = 0.0011;
-        # 23 comparisons at 5 standard errors: a false alarm in 70,000 seeds at the most.
-        assert (direction - leaves[name].grad).abs().max() < 5 * 0.5 / math.sqrt(len(chains)), name
+    matrix = exact_transition(model, model.annealed_path(dataset(two_modes(64, 5))), 1.0)
+    code = torch.tensor([16.0, 8.0, 4.0, 2.0, 1.0], dtype=torch.float64)
+    start = torch.bincount((x @ code).long(), minlength=32) / 64.0
+    gradient, gaps = exact_gradient(model, x), []
+    for sweeps in (1, 2, 4, 8, 30):
+        chains = start.double() @ torch.linalg.matrix_power(matrix, sweeps)
+        direction = expected_direction(model, x, chains)
+        gaps.append(max(float((direction[name] - gradient[name]).abs().max()) for name in gradient))
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 0.01
+    assert gaps[-1] < 1e-10
 
 
-def test_momentum_and_weight_decay_enter_the_direction():
-    model = machine(4, 3, momentum=0.5, weight_decay=0.1)
+def test_momentum_enters_the_direction():
+    model = machine(4, 3)
     visible, sign = states(4), torch.linspace(-1, 1, 16, dtype=torch.float64)
-    hidden_mean = torch.sigmoid(model.hidden_input(visible))
-    velocity = {name: torch.ones_like(value) for name, value in model.state().items() if name != "base_bias"}
-    model._accumulate(visible, hidden_mean, sign, velocity)
-    by_hand = sum(s * torch.outer(v, h) for s, v, h in zip(sign, visible, hidden_mean))
-    torch.testing.assert_close(velocity["weights"], 0.5 + by_hand - 0.1 * model.weights)
+    mean = torch.sigmoid(model.hidden_input(visible))
+    velocity = {name: torch.ones_like(value) for name, value in model.parameters().items()}
+    model.accumulate(velocity, 0.5, visible, mean * sign[:, None], sign)
+    by_hand = sum(s * torch.outer(v, h) for s, v, h in zip(sign, visible, mean))
+    torch.testing.assert_close(velocity["weights"], 0.5 + by_hand)
     torch.testing.assert_close(velocity["visible_bias"], 0.5 + visible.T @ sign)
-    torch.testing.assert_close(velocity["hidden_bias"], 0.5 + hidden_mean.T @ sign)
+    torch.testing.assert_close(velocity["hidden_bias"], 0.5 + mean.T @ sign)
+
+
+def test_zero_weights_give_the_base_rates():
+    data = dataset(two_modes(200, 6))
+    model = machine(6, 4, scale=0.0)
+    model.visible_bias = rbm.base_rate_log_odds(data)
+    every = states(6)
+    p = torch.exp(model.log_unnormalised(every) - log_z(model))
+    np.testing.assert_allclose((p @ every).numpy(), (data.train.x.sum(0) + 5) / 210, rtol=0, atol=1e-10)
+    independent = -torch.nn.functional.binary_cross_entropy_with_logits(
+        model.visible_bias.expand(64, -1), every, reduction="none"
+    ).sum(1)
+    torch.testing.assert_close(p.log(), independent, rtol=0, atol=1e-10)
+
+
+def test_reconstruction_error_is_the_cross_entropy_of_the_mean_field_reconstruction():
+    model, x = machine(4, 3), states(4)
+    mean = torch.sigmoid(model.visible_input(torch.sigmoid(model.hidden_input(x))))
+    by_hand = -(x * mean.log() + (1 - x) * (1 - mean).log()).sum(1).mean()
+    torch.testing.assert_close(model.reconstruction_error(x), by_hand)
 
 
 def exact_transition(model: rbm.Model, path: rbm.Path, beta: float) -> Tensor:
@@ -126,6 +170,24 @@ def test_transition_is_the_enumerated_one_and_leaves_the_tempered_distribution_i
         chi_square = ((observed - expected) ** 2 / expected).sum().item()
         # 15 degrees of freedom: P(chi-square > 49) = 2e-5; 9 comparisons: a false alarm in 6,000 seeds.
         assert chi_square < 49, (beta, start)
+
+
+@pytest.mark.parametrize("sweeps", [1, 2, 5])
+def test_block_gibbs_in_float32_follows_the_enumerated_transition(sweeps):
+    exact = machine(4, 3, scale=1.2)
+    matrix = exact_transition(exact, exact.annealed_path(dataset(two_modes(50, 4))), 1.0)
+    matrix = torch.linalg.matrix_power(matrix, sweeps)
+    model = machine(4, 3, scale=1.2)
+    model.load_state({name: value.float() for name, value in exact.state().items()})
+    draws, code = 100_000, torch.tensor([8.0, 4.0, 2.0, 1.0])
+    generator = torch.Generator().manual_seed(15)
+    for start in (0, 6, 15):
+        mean = torch.sigmoid(model.hidden_input(states(4)[start].float().expand(draws, -1)))
+        visible, hidden = model.gibbs(mean, sweeps, generator)
+        assert set(hidden.unique().tolist()) == {0.0, 1.0}
+        observed, expected = torch.bincount((visible @ code).long(), minlength=16), draws * matrix[start]
+        # P(chi-square with 15 degrees of freedom > 49) = 2e-5; 9 comparisons: a false alarm in 6,000 seeds.
+        assert ((observed - expected) ** 2 / expected).sum() < 49, start
 
 
 def test_path_runs_from_the_base_rates_to_the_machine():
@@ -174,11 +236,19 @@ def test_pseudo_log_likelihood_is_unbiased():
     assert abs(np.mean(estimates) - exact) < 8 * np.std(estimates, ddof=1) / math.sqrt(10)
 
 
-@pytest.mark.parametrize("gibbs_steps", [1, 3])
-def test_training_beats_independent_pixels_and_nears_the_best_likelihood(gibbs_steps):
+TRAININGS = {
+    "pcd": {},
+    "pcd, three sweeps": {"gibbs_steps": 3},
+    "cd": {"training": "cd", "gibbs_steps": 5},
+    "cd_growing": {"training": "cd_growing", "grow_every": 5},
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_training_beats_independent_pixels_and_nears_the_best_likelihood(training):
     data = dataset(two_modes(1000, 6))
     spec = rbm.Spec(
-        hidden=4, epochs=60, batch_size=50, chains=100, learning_rate=0.1, momentum=0.5, gibbs_steps=gibbs_steps
+        hidden=5, epochs=60, batch_size=50, chains=100, learning_rate=0.1, momentum=0.5, **TRAININGS[training]
     )
     model, session = rbm.Model(spec, 6), Session(torch.Generator().manual_seed(0))
     model.fit(data, session)
@@ -191,7 +261,15 @@ def test_training_beats_independent_pixels_and_nears_the_best_likelihood(gibbs_s
     # The margins are an order wider than the scatter over six seeds (0.006 nats), so no seed is special.
     assert independent + 0.7 < log_likelihood < empirical
     assert log_likelihood > empirical - 0.15
-    assert {"free_energy_gap", "pseudo_log_likelihood"} <= session.history[-1].keys()
+    assert session.history[-1].keys() == {
+        "step",
+        "hidden_activity",
+        "free_energy_gap",
+        "validation_free_energy_gap",
+        "change_rate",
+        "pseudo_log_likelihood",
+        "reconstruction_error",
+    }
 
 
 def test_base_rates_are_finite_for_constant_pixels():

@@ -3,28 +3,27 @@
     E(v, h) = -v.a - h.b - v W h,    p(v, h) = exp(-E(v, h)) / Z,    v in {0, 1}^d, h in {0, 1}^m
     log p*(v) = v.a + sum_j softplus(b_j + v.W_j)                    (the hidden units summed out)
 
-Trained by persistent contrastive divergence: the gradient of the mean log-likelihood,
-<v h> under the data minus <v h> under the model, with the model's term taken from Markov chains that are
-carried from update to update and a learning rate that falls linearly to zero.
+Trained by contrastive divergence with a fixed or a growing number of sweeps, or by persistent contrastive divergence:
+see `_training`.
 
 References: Smolensky, "Information processing in dynamical systems", 1986; Tieleman, "Training restricted
 Boltzmann machines using approximations to the likelihood gradient", ICML 2008; the annealed path is that of
 Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.models import base
-from dgmbench.models.base import AnnealedPath, Energy, ModelSpec, Sampler
-from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
+from dgmbench.models.base import Energy, Sampler
+from dgmbench.models.boltzmann._binary import base_rate_log_odds, block_gibbs, draw
+from dgmbench.models.boltzmann._path import Path
+from dgmbench.models.boltzmann._training import TrainingSpec, Velocity, passes, train
 from dgmbench.models.enumerated import StateEnumeration
 from dgmbench.training.session import Session
 
@@ -32,17 +31,8 @@ MAX_ENUMERATED_BITS = 20
 SMOKE = {"hidden": 3, "epochs": 3, "batch_size": 20, "chains": 20, "learning_rate": 0.1, "sample_sweeps": 20}
 
 
-class Spec(ModelSpec):
-    hidden: int = Field(500, ge=1, description="Number of binary hidden units.")
-    epochs: int = Field(200, ge=1, description="Passes over the training data.")
-    batch_size: int = Field(100, ge=1, description="Examples in a minibatch; the last, smaller one is left out.")
-    learning_rate: float = Field(0.05, gt=0, description="Initial step size; it falls linearly to zero.")
-    momentum: float = Field(0.0, ge=0, lt=1, description="Share of the last update's direction that is kept.")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty (decay / 2) |W|^2 on the weights, not on biases.")
-    chains: int = Field(100, ge=1, description="Persistent Markov chains.")
-    gibbs_steps: int = Field(1, ge=1, description="Sweeps of every chain between two updates.")
-    weight_sd: float = Field(0.01, ge=0, description="Standard deviation of the initial weights.")
-    sample_sweeps: int = Field(1000, ge=1, description="Gibbs sweeps from the base rates before a sample is taken.")
+class Spec(TrainingSpec):
+    """Every hyper-parameter is one of training, which all restricted Boltzmann machines share."""
 
 
 class Model(base.Model, Energy, Sampler):
@@ -57,7 +47,7 @@ class Model(base.Model, Energy, Sampler):
 
     @classmethod
     def passes(cls, spec: Spec) -> float:
-        return spec.epochs * (2 + 2 * spec.gibbs_steps * spec.chains / spec.batch_size)
+        return passes(spec)
 
     def __init__(self, spec: Spec, dimension: int):
         super().__init__(spec, dimension)
@@ -75,46 +65,34 @@ class Model(base.Model, Energy, Sampler):
             setattr(self, name, state[name])
 
     def fit(self, data: Dataset, session: Session) -> None:
-        """Persistent contrastive divergence (Tieleman 2008).
+        """`_training.train` from small random weights and visible biases at the base rates.
 
-        The chains that an update uses were moved under the parameters before it, so that one product with
-        the weights serves both the data's and the chains' hidden units. The history holds `free_energy_gap`,
-        mean F(data) - mean F(chains) in nats, at every step, and `pseudo_log_likelihood` once an epoch.
+        Beside its history: `pseudo_log_likelihood` and `reconstruction_error`, nats, once an epoch.
         """
-        spec, generator = self.spec, session.generator
         self._initialise(data, session)
-        batch = min(spec.batch_size, len(data.train))
-        batches = len(data.train) // batch
-        order = torch.zeros(len(data.train), dtype=torch.int64, device=session.device)
-        chains = draw(torch.sigmoid(self.base_bias).expand(spec.chains, -1), generator)
-        velocity = {name: torch.zeros_like(value) for name, value in self.state().items() if name != "base_bias"}
-        session.track(parameters=self.state(), velocity=velocity, other={"chains": chains, "order": order})
+        train(self, data, session)
 
-        total = spec.epochs * batches
-        visible = torch.empty(batch + spec.chains, self.dimension, device=session.device)
-        visible[batch:] = chains
-        # A product with `sign` is a mean over the data less a mean over the chains.
-        sign = torch.full((len(visible),), -1 / spec.chains, device=session.device)
-        sign[:batch] = 1 / batch
-        for step in session.steps(total):
-            if step % batches == 0:
-                order.copy_(torch.randperm(len(order), generator=generator, device=session.device))
-            rows = order[(step % batches) * batch : (step % batches + 1) * batch]
-            visible[:batch] = data.train.take(rows, generator)
-            hidden_input = self.hidden_input(visible)
-            hidden_mean = torch.sigmoid(hidden_input)
-            moved = self._sweep(hidden_mean[batch:], generator)
-            for _ in range(spec.gibbs_steps - 1):
-                moved = self._sweep(torch.sigmoid_(self.hidden_input(moved)), generator)
+    def parameters(self) -> dict[str, Tensor]:
+        """What training changes."""
+        return {name: value for name, value in self.state().items() if name != "base_bias"}
 
-            energy_gap = -(visible.T @ sign) @ self.visible_bias - sign @ F.softplus(hidden_input).sum(1)
-            session.record(free_energy_gap=energy_gap)
-            self._accumulate(visible, hidden_mean, sign, velocity)
-            for name, direction in velocity.items():
-                getattr(self, name).add_(direction, alpha=spec.learning_rate * (1 - step / total))
-            visible[batch:] = chains.copy_(moved)
-            if (step + 1) % batches == 0:
-                session.record(pseudo_log_likelihood=self.pseudo_log_likelihood(visible[:batch], generator))
+    def first_chains(self, n: int, generator: torch.Generator) -> Tensor:
+        """Independent pixels at the base rates: (n, d)."""
+        return draw(torch.sigmoid(self.base_bias).expand(n, -1), generator)
+
+    def gibbs(self, hidden_mean: Tensor, sweeps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Block Gibbs from states whose p(h = 1 given v) is `hidden_mean`: (n, m) -> v (n, d), h (n, m)."""
+        return block_gibbs(hidden_mean, self.weights, self.visible_bias, self.hidden_bias, sweeps, generator)
+
+    def accumulate(self, velocity: Velocity, keep: float, visible: Tensor, slope: Tensor, sign: Tensor) -> None:
+        """velocity <- keep velocity + d/dtheta [sum_r sign_r v_r.a + sum_rj slope_rj x_rj], in place.
+
+        x_rj is the input of hidden unit j; with slope_rj = sign_r p(h_j = 1 given v_r) that is
+        sum_r sign_r d log p*(v_r)/dtheta.
+        """
+        velocity["weights"].addmm_(visible.T, slope, beta=keep)
+        velocity["visible_bias"].mul_(keep).addmv_(visible.T, sign)
+        velocity["hidden_bias"].mul_(keep).add_(slope.sum(0))
 
     def hidden_input(self, visible: Tensor) -> Tensor:
         """b + v W: (n, d) -> (n, m)."""
@@ -141,12 +119,21 @@ class Model(base.Model, Energy, Sampler):
         gap = self.log_unnormalised(x) - self.log_unnormalised(flipped)
         return self.dimension * F.logsigmoid(gap).mean()
 
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """Mean of -log p(v given h) at h = E[h given v], in nats: (n, d) -> ()."""
+        logits = self.visible_input(torch.sigmoid(self.hidden_input(x)))
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1).mean()
+
+    def monitors(self, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        return {
+            "pseudo_log_likelihood": self.pseudo_log_likelihood(x, generator),
+            "reconstruction_error": self.reconstruction_error(x),
+        }
+
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n binary draws, each the end of its own chain of `sample_sweeps` sweeps from the base rates: (n, d)."""
-        state = draw(torch.sigmoid(self.base_bias).expand(n, -1), generator)
-        for _ in range(self.spec.sample_sweeps):
-            state = self._sweep(torch.sigmoid_(self.hidden_input(state)), generator)
-        return state
+        hidden_mean = self.hidden_input(self.first_chains(n, generator)).sigmoid_()
+        return self.gibbs(hidden_mean, self.spec.sample_sweeps, generator)[0]
 
     def annealed_path(self, data: Dataset) -> "Path":
         """From independent pixels at the training data's base rates to this machine."""
@@ -182,75 +169,3 @@ class Model(base.Model, Energy, Sampler):
 
     def _log_unnormalised(self, visible: Tensor, hidden_input: Tensor) -> Tensor:
         return visible.double() @ self.visible_bias.double() + F.softplus(hidden_input).sum(1, dtype=torch.float64)
-
-    def _sweep(self, hidden_mean: Tensor, generator: torch.Generator) -> Tensor:
-        """h from its means, then v given h: (n, m) -> (n, d)."""
-        return draw(torch.sigmoid_(self.visible_input(draw(hidden_mean, generator))), generator)
-
-    def _accumulate(self, visible: Tensor, hidden_mean: Tensor, sign: Tensor, velocity: dict[str, Tensor]) -> None:
-        """velocity <- momentum velocity + gradient, in place; the gradient is sum_r sign_r v_r p(h_j = 1 given v_r)."""
-        keep, signed = self.spec.momentum, hidden_mean * sign[:, None]
-        velocity["weights"].addmm_(visible.T, signed, beta=keep)
-        if self.spec.weight_decay:
-            velocity["weights"].add_(self.weights, alpha=-self.spec.weight_decay)
-        velocity["visible_bias"].mul_(keep).addmv_(visible.T, sign)
-        velocity["hidden_bias"].mul_(keep).add_(signed.sum(0))
-
-
-class Path(AnnealedPath):
-    """p*_beta(v) = exp((1 - beta) v.a0 + beta v.a) prod_j (1 + exp(beta (b_j + v.W_j))).
-
-    At beta = 0 the pixels are independent with log-odds a0 and every hidden unit is a fair coin:
-    log Z_0 = sum_i softplus(a0_i) + m log 2 (Salakhutdinov and Murray 2008).
-
-    A state must not be changed in place: the product v W of the last one is kept, since the importance ratio
-    and the transition that follows it both need it.
-    """
-
-    def __init__(self, machine: Model, base_bias: Tensor):
-        self.machine, self.base_bias = machine, base_bias
-        self.tilt = machine.visible_bias - base_bias
-        hidden = machine.weights.shape[1]
-        self.log_z_base = F.softplus(base_bias.double()).sum().item() + hidden * math.log(2)
-        self._state: Tensor | None = None
-        self._hidden_input: Tensor | None = None
-        self._beta = math.nan
-        self._hidden_mean: Tensor | None = None
-
-    def sample_base(self, n: int, generator: torch.Generator) -> Tensor:
-        return draw(torch.sigmoid(self.base_bias).expand(n, -1), generator)
-
-    def log_unnormalised(self, state: Tensor, beta: float) -> Tensor:
-        visible = state.double() @ (self.base_bias.double() + beta * self.tilt.double())
-        return visible + F.softplus(beta * self._input(state)).sum(1, dtype=torch.float64)
-
-    def log_ratio(self, state: Tensor, beta_from: float, beta_to: float) -> Tensor:
-        """The difference is formed unit by unit, so that it stays accurate when the temperatures are close:
-        softplus(beta' x) - softplus(beta x) = -log(1 + sigmoid(beta' x) (exp((beta - beta') x) - 1))."""
-        change = beta_to - beta_from
-        hidden_input = self._input(state)
-        if abs(change) <= 0.01:  # exp(change x) stays in range for any |x| < 8000
-            growth = torch.expm1(-change * hidden_input).mul_(self._mean(state, beta_to))
-            hidden = -growth.log1p_().sum(1).double()
-        else:
-            hidden = F.softplus(beta_to * hidden_input).sum(1, dtype=torch.float64)
-            hidden -= F.softplus(beta_from * hidden_input).sum(1, dtype=torch.float64)
-        return hidden + change * torch.mv(state, self.tilt).double()
-
-    def step(self, state: Tensor, beta: float, generator: torch.Generator) -> Tensor:
-        """Block Gibbs: h given v, then v given h, both at `beta`."""
-        hidden = draw(self._mean(state, beta), generator)
-        bias = self.base_bias + beta * self.tilt
-        return draw(torch.addmm(bias, hidden, self.machine.weights.T, alpha=beta).sigmoid_(), generator)
-
-    def _input(self, state: Tensor) -> Tensor:
-        if state is not self._state:
-            self._state, self._hidden_input = state, self.machine.hidden_input(state)
-            self._beta = math.nan
-        return self._hidden_input
-
-    def _mean(self, state: Tensor, beta: float) -> Tensor:
-        hidden_input = self._input(state)
-        if beta != self._beta:
-            self._beta, self._hidden_mean = beta, torch.sigmoid_(beta * hidden_input)
-        return self._hidden_mean
