@@ -306,11 +306,11 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
         if level == 1:
             return base_rate_log_odds(data).to(self.parameters["top.weights"])
         means = torch.from_numpy(np.asarray(data.train.x[:_MEANS_OF], dtype=np.float32))
-        means = means.to(self.parameters["top.weights"].device)
+        means = means.to(self.parameters["top.weights"])
         for below in range(1, level):
             means = torch.sigmoid_(self._recognition_input(below, means))
         ones = means.double().sum(0)
-        return torch.logit((ones + _PSEUDO_COUNT) / (len(means) + 2 * _PSEUDO_COUNT)).float()
+        return torch.logit((ones + _PSEUDO_COUNT) / (len(means) + 2 * _PSEUDO_COUNT)).to(means)
 
     def _tie(self) -> None:
         """The generative weights become those of the recognition pass, with which the layers were trained."""
