@@ -288,6 +288,7 @@ def test_training_beats_independent_pixels(hidden, pretraining_epochs):
     log_prob = (marginal(model) - log_partition(model.enumeration()))[code].mean()
     rates = data.train.all().double().mean(0)
     independent = (rates * rates.log() + (1 - rates) * (1 - rates).log()).sum()
-    assert independent + 0.7 < log_prob < independent + 1.07
+    # Over five seeds the gains are 0.91 to 0.99 nats; no model of these examples gains more than 1.065.
+    assert independent + 0.8 < log_prob < independent + 1.07
     assert {"reconstruction_log_likelihood", "mean_field_passes"} <= session.history[-1].keys()
     assert ("free_energy_gap_1" in session.history[0]) == (pretraining_epochs > 0)

@@ -44,7 +44,7 @@ def estimate(model: Reconstruction, data: Dataset, settings: Settings, bench: Wo
     """The mean cross-entropy, with its Monte Carlo error over chains.
 
     Arrays: `inputs` and `reconstructions` (count, d), the first examples and the means of their first chains; `fields`
-    (m, d), weights between the pixels and each of the first hidden units.
+    (m, d), weights between the pixels and each of the first hidden units; `steps` (1,).
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     found, first = [], None
@@ -60,10 +60,8 @@ def estimate(model: Reconstruction, data: Dataset, settings: Settings, bench: Wo
     se = math.sqrt(float((scores.var(0) / settings.chains).sum())) / len(x)
     arrays = {"inputs": x, "reconstructions": first, "fields": model.filters()}
     counts = {"inputs": settings.count, "reconstructions": settings.count, "fields": settings.fields}
+    shown = {name: array[: counts[name]].detach().float().cpu().numpy() for name, array in arrays.items()}
     return Estimates(
         [Estimate("reconstruction_cross_entropy", float(per_example.mean()), per_example, se)],
-        {
-            name: np.ascontiguousarray(array[: counts[name]].detach().float().cpu().numpy())
-            for name, array in arrays.items()
-        },
+        {name: np.ascontiguousarray(array) for name, array in shown.items()} | {"steps": np.array([settings.steps])},
     )
