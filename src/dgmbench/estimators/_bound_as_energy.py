@@ -1,0 +1,84 @@
+"""A model whose log p*(x) cannot be summed, as one whose log p*(x) is its lower bound: what needs log Z works on it.
+
+    bound(x) = mean_k of k draws of the bound (or its closed form),    estimate(x) = log (1/k) sum_k w_k
+
+Reference: Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008, section 4.
+"""
+
+import math
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dgmbench.data.prepared import Dataset
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench
+from dgmbench.estimators.importance_weighted import effective_sample_size, jackknife_variance, log_mean_exp
+from dgmbench.models.base import AnnealedPath, Energy, Enumeration
+from dgmbench.models.boltzmann._capabilities import VariationalBound
+
+
+class Draws(EstimatorSettings):
+    """How the posterior q(h given x) is drawn from."""
+
+    k: int = Field(100, ge=2, description="Draws of q(h given x) for each example.")
+    rows_per_call: int = Field(
+        5000,
+        ge=1,
+        description="The most draws made at once. It bounds the memory and sets the order in which random numbers are "
+        "used, but not the estimator.",
+    )
+
+
+class BoundAsEnergy(Energy):
+    """`log_unnormalised` is the bound; what the last call found beside it is kept: `estimated` log p*(x), (n,), the
+    Monte Carlo variances of both, and the least effective sample size."""
+
+    def __init__(self, model: VariationalBound, draws: Draws, bench: Workbench):
+        self.model, self.draws, self.bench = model, draws, bench
+
+    def annealed_path(self, data: Dataset) -> AnnealedPath:
+        return self.model.annealed_path(data)
+
+    def enumeration(self) -> Enumeration:
+        return self.model.enumeration()
+
+    def log_unnormalised(self, x: Tensor) -> Tensor:
+        k, generator = self.draws.k, self.bench.generator
+        size = max(1, self.draws.rows_per_call // k)
+        columns = torch.empty(5, len(x), dtype=torch.float64, device=x.device)
+        with self.bench.progress.task("draws of the posterior", total=len(x), unit="example") as task:
+            for start in range(0, len(x), size):
+                part = slice(start, start + size)
+                log_weights = self.model.log_weights_unnormalised(x[part], k, generator)
+                bounds = self.model.bound_unnormalised(x[part], k, generator)
+                spread = bounds.var(0) / len(bounds) if len(bounds) > 1 else torch.zeros_like(bounds[0])
+                found = [bounds.mean(0), log_mean_exp(log_weights), spread, jackknife_variance(log_weights)]
+                columns[:, part] = torch.stack([*found, effective_sample_size(log_weights)])
+                task.advance(len(x[part]))
+        if not bool(columns[:2].isfinite().all()):
+            raise CannotBeDone("importance weights are not finite: the model gives some example no probability")
+        bound, self.estimated, self.bound_variance, self.estimate_variance, effective = columns
+        self.effective_sample_size = float(effective.mean())
+        return bound
+
+
+def with_estimate(found: Estimates, energy: BoundAsEnergy) -> Estimates:
+    """An estimator's log Z and mean bound, and the mean of log p(x) by importance sampling with the same log Z.
+
+    Standard errors add in squares: of log Z, and of the draws of q.
+    """
+    log_z, bound = found.numbers
+    evidence = {"k": energy.draws.k, "effective_sample_size_of_the_posterior_mean": energy.effective_sample_size}
+    per_example = (energy.estimated - log_z.value).cpu().numpy()
+    numbers = [log_z]
+    for metric, values, variance in (
+        ("bound", bound.per_example, energy.bound_variance),
+        ("log_likelihood", per_example, energy.estimate_variance),
+    ):
+        se = math.hypot(log_z.estimator_se or 0.0, math.sqrt(float(variance.sum())) / len(variance))
+        mean = float(np.mean(values))
+        numbers.append(Estimate(metric, mean, values, se, log_z.converged, {**log_z.evidence, **evidence}))
+    return Estimates(numbers, found.arrays)

@@ -1,0 +1,135 @@
+"""Test error of a classifier that starts as a model's pass up, with a softmax layer on it, fine-tuned on some labels.
+
+    u_0 = x,   u_l = sigmoid(u_(l-1) W_l + b_l),   p(y given x) = softmax(u_L V + c),   loss = -mean log p(y given x)
+
+W and b start at the model's recognition weights, learnt without labels, V and c at zero. `start: random` takes the same
+network with random weights: what pre-training is worth is the difference.
+
+References: Hinton, Osindero and Teh, "A fast learning algorithm for deep belief nets", Neural Computation 18, 2006;
+Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 11, 2010; random weights: Glorot and
+Bengio, "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010, equation 16, four
+times as wide for sigmoid units as for tanh.
+"""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.models.boltzmann._capabilities import Features
+
+REQUIRES = Features
+METRICS = {
+    "error_rate": Metric("percent", "score", "lower", "Share of examples given a wrong label after fine-tuning.")
+}
+
+# The order of the labelled examples: the same for all models, so that they learn from the same ones.
+_LABELLED_SEED = 20061801
+_EXAMPLES_AT_ONCE = 5000
+
+SMOKE = {"epochs": 2, "batch_size": 20}
+
+
+class Settings(EstimatorSettings):
+    labels: int | None = Field(
+        None, ge=1, description="Labelled training examples, drawn once for all models; null for all."
+    )
+    start: Literal["features", "random"] = Field(
+        "features", description="Where the network starts: the model's pass up, or random weights of the same shape."
+    )
+    tune: Literal["all", "softmax"] = Field(
+        "all", description="What is trained: all layers, or the softmax layer only."
+    )
+    epochs: int = Field(50, ge=1, description="Passes over the labelled examples.")
+    batch_size: int = Field(50, ge=1, description="Examples in a minibatch; the last may be smaller.")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size; it falls linearly to zero.")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty (decay / 2) |W|^2 on all weights.")
+
+
+def scorings(settings: Settings, examples: int) -> float:
+    return 3.0 * settings.epochs * (settings.labels or 10 * examples) + examples
+
+
+def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
+    """The error rate of the epoch with the least validation error (the first of equals), in percent.
+
+    `per_example` is 0 or 100; the evidence holds the validation error, the epoch, and how many labels were used.
+
+    Raises:
+        CannotBeDone: the dataset has no labels.
+    """
+    labelled = {name: split for name, split in data.splits.items() if split.labels is not None}
+    if not {"train", "validation", settings.split} <= labelled.keys():
+        raise CannotBeDone(
+            f"'{data.name}' has no labels to fine-tune on: choose a dataset with some, such as mnist-dynamic or "
+            "digits-binary."
+        )
+    classes = int(max(int(split.labels.max()) for split in labelled.values())) + 1
+    x, y = _labelled_examples(data.train, settings.labels, bench)
+    layers = _layers(model.up_pass(), classes, settings, bench.generator)
+    tuned = [tensor for layer in (layers if settings.tune == "all" else layers[-1:]) for tensor in layer]
+    for tensor in tuned:
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.Adam(tuned, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+    batches = math.ceil(len(x) / settings.batch_size)
+    best: tuple[float, int, list[tuple[Tensor, ...]]] = (math.inf, 0, [])
+    with bench.progress.task("fine-tune", total=settings.epochs, unit="epoch") as task:
+        for epoch in range(settings.epochs):
+            order = torch.randperm(len(x), generator=bench.generator, device=x.device)
+            for index, rows in enumerate(order.split(settings.batch_size)):
+                for group in optimiser.param_groups:
+                    group["lr"] = settings.learning_rate * (1 - (epoch + index / batches) / settings.epochs)
+                loss = F.cross_entropy(_logits(x[rows], layers), y[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            error = float(_wrong(data.validation, None, layers, bench).mean())
+            if error < best[0]:
+                best = error, epoch + 1, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
+            task.advance()
+    wrong = _wrong(data.splits[settings.split], settings.examples, best[2], bench)
+    evidence = {"labels": len(x), "validation_error_rate": best[0], "epoch": best[1], "classes": classes}
+    return Estimates([Estimate("error_rate", float(wrong.mean()), wrong, evidence=evidence)])
+
+
+def _labelled_examples(split: Split, count: int | None, bench: Workbench) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_LABELLED_SEED))
+    rows = order[:count].sort().values
+    labels = torch.from_numpy(np.asarray(split.labels)[rows.numpy()].astype(np.int64))
+    return split.take(rows, bench.generator).to(bench.device), labels.to(bench.device)
+
+
+def _layers(
+    up_pass: list[tuple[Tensor, Tensor]], classes: int, settings: Settings, generator: torch.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Weights (m_in, m_out) and biases of the network, the softmax layer last; copies, so that the model stays."""
+    layers = [(weights.detach().clone(), bias.detach().clone()) for weights, bias in up_pass]
+    if settings.start == "random":
+        for weights, bias in layers:
+            limit = 4 * math.sqrt(6 / sum(weights.shape))
+            weights.uniform_(-limit, limit, generator=generator)
+            bias.zero_()
+    width = layers[-1][0].shape[1]
+    return [*layers, (layers[-1][0].new_zeros(width, classes), layers[-1][0].new_zeros(classes))]
+
+
+def _logits(x: Tensor, layers: list[tuple[Tensor, ...]]) -> Tensor:
+    for weights, bias in layers[:-1]:
+        x = torch.sigmoid(torch.addmm(bias, x, weights))
+    return torch.addmm(layers[-1][1], x, layers[-1][0])
+
+
+def _wrong(split: Split, examples: int | None, layers: list[tuple[Tensor, ...]], bench: Workbench) -> np.ndarray:
+    """100.0 where the most probable label is not the example's, else 0.0: (n,), float64."""
+    x = split.take(slice(0, examples), bench.generator).to(bench.device)
+    with torch.no_grad():
+        guessed = torch.cat([_logits(part, layers).argmax(1) for part in x.split(_EXAMPLES_AT_ONCE)])
+    return 100.0 * (guessed.cpu().numpy() != np.asarray(split.labels)[: len(x)])

@@ -1,0 +1,156 @@
+"""Machines of two sides and layers with copies, against enumeration and against the restricted Boltzmann machine."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators.enumeration import log_partition
+from dgmbench.models.boltzmann import rbm
+from dgmbench.models.boltzmann._bipartite import Bipartite, Path
+from dgmbench.models.boltzmann._layers import NAMES, Layer, counts, update
+
+
+def states(bits: int) -> Tensor:
+    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=bits)), dtype=torch.float64)
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def bipartite(own: int, other: int, scale: float = 1.0) -> Bipartite:
+    return Bipartite(normal(own, other, scale=scale), normal(own, seed=1), normal(other, seed=2))
+
+
+def as_rbm(machine: Bipartite, base: Tensor) -> rbm.Model:
+    model = rbm.Model(rbm.Spec(hidden=len(machine.other)), len(machine.own))
+    names = {"weights": machine.weights, "visible_bias": machine.own, "hidden_bias": machine.other, "base_bias": base}
+    model.load_state(names)
+    return model
+
+
+@pytest.mark.parametrize(("own", "other"), [(5, 3), (3, 5)])
+def test_sums_are_those_of_the_joint(own, other):
+    machine, s, o = bipartite(own, other), states(own), states(other)
+    joint = (s @ machine.own)[:, None] + o @ machine.other + s @ machine.weights @ o.T
+    torch.testing.assert_close(machine.log_unnormalised(s), torch.logsumexp(joint, 1), rtol=0, atol=1e-12)
+    assert log_partition(machine.enumeration()) == pytest.approx(torch.logsumexp(joint.flatten(), 0).item(), abs=1e-12)
+
+
+def test_enumeration_refuses_many_units():
+    with pytest.raises(CannotBeDone, match="21 units"):
+        bipartite(21, 22).enumeration()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_path_without_base_rates_of_the_other_side_is_that_of_the_rbm(beta):
+    machine, base = bipartite(5, 3), normal(5, seed=3)
+    ours = Path(machine, base, torch.zeros(3, dtype=torch.float64))
+    theirs = rbm.Path(as_rbm(machine, base), base)
+    every = states(5)
+    torch.testing.assert_close(ours.log_unnormalised(every, beta), theirs.log_unnormalised(every, beta))
+    assert ours.log_z_base == pytest.approx(theirs.log_z_base, abs=1e-12)
+
+
+def test_path_runs_from_independent_units_on_both_sides_to_the_machine():
+    machine, own, other = bipartite(4, 3), normal(4, seed=3), normal(3, seed=4)
+    path, every = Path(machine, own, other), states(4)
+    torch.testing.assert_close(path.log_unnormalised(every, 1.0), machine.log_unnormalised(every))
+    at_base = path.log_unnormalised(every, 0.0)
+    assert torch.logsumexp(at_base, 0).item() == pytest.approx(path.log_z_base, abs=1e-12)
+    torch.testing.assert_close(torch.softmax(at_base, 0) @ every, torch.sigmoid(own))
+
+
+@pytest.mark.parametrize(("beta_from", "beta_to"), [(0.2, 0.2001), (0.5, 0.51), (0.3, 0.9), (1.0, 0.995)])
+def test_log_ratio_is_the_difference_of_the_two_ends(beta_from, beta_to):
+    path, every = Path(bipartite(5, 3, scale=20.0), normal(5, seed=3), normal(3, seed=4)), states(5)
+    difference = path.log_unnormalised(every, beta_to) - path.log_unnormalised(every, beta_from)
+    torch.testing.assert_close(path.log_ratio(every, beta_from, beta_to), difference, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_a_step_leaves_the_tempered_distribution_invariant(beta):
+    path, every, draws = Path(bipartite(4, 3, scale=1.2), normal(4, seed=3), normal(3, seed=4)), states(4), 40_000
+    tempered = torch.softmax(path.log_unnormalised(every, beta), 0)
+    generator = torch.Generator().manual_seed(7)
+    start = every[torch.multinomial(tempered, draws, replacement=True, generator=generator)]
+    seen = path.step(start, beta, generator) @ torch.tensor([8.0, 4, 2, 1], dtype=torch.float64)
+    observed, expected = torch.bincount(seen.long(), minlength=16), draws * tempered
+    # P(chi-square with 15 degrees of freedom > 49) = 2e-5; 3 comparisons: a false alarm in 17,000 seeds.
+    assert ((observed - expected) ** 2 / expected).sum() < 49
+
+
+def copied(weights: Tensor, below: Tensor, above: Tensor, copies: tuple[int, int]) -> Bipartite:
+    """The machine in which every copy is a unit of its own."""
+    tiled = weights.repeat(copies[0], copies[1])
+    return Bipartite(tiled, below.repeat(copies[0]), above.repeat(copies[1]))
+
+
+@pytest.mark.parametrize("copies", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_a_layer_with_copies_is_the_machine_of_all_copies(copies):
+    parameters = normal(2, 2), normal(2, seed=1), normal(2, seed=2)
+    layer, whole = Layer(*parameters, *copies), copied(*parameters, copies)
+    every = states(2 * copies[0])
+    added = every.unflatten(1, (copies[0], 2)).sum(1)
+    torch.testing.assert_close(-layer.free_energy(added), whole.log_unnormalised(every))
+    one_copy = torch.sigmoid(whole.other_input(every))[:, :2]
+    torch.testing.assert_close(layer.above_mean(added), one_copy)
+
+
+@pytest.mark.parametrize("copies", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_direction_is_the_exact_gradient_divided_by_the_copies(copies):
+    """Where the negative states are draws of the machine; the gradient by automatic differentiation of log p(data)."""
+    leaves = [p.requires_grad_(True) for p in (normal(2, 2, scale=0.7), normal(2, seed=1), normal(2, seed=2))]
+    whole, every = copied(*leaves, copies), states(2 * copies[0])
+    data = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    log_prob = whole.log_unnormalised(every) - torch.logsumexp(whole.log_unnormalised(every), 0)
+    tied = data.repeat(1, copies[0])
+    (whole.log_unnormalised(tied) - torch.logsumexp(whole.log_unnormalised(every), 0)).mean().backward()
+    exact = {"weights": leaves[0].grad / math.prod(copies), "below": leaves[1].grad / copies[0]}
+    exact["above"] = leaves[2].grad / copies[1]
+    layer = Layer(*(leaf.detach() for leaf in leaves), *copies)
+    added = every.unflatten(1, (copies[0], 2)).sum(1)
+    drawn = torch.multinomial(log_prob.exp().detach(), 200_000, replacement=True, generator=generator(3))
+    found = layer.direction(layer.tied(data), added[drawn])
+    for name in NAMES:
+        # Every statistic lies in [0, 1]: standard error at most 0.0011; 8 comparisons at 5 of them, 4 times over.
+        assert (found[name] - exact[name]).abs().max() < 5 * 0.5 / math.sqrt(200_000), name
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_counts_are_binomial():
+    p, n = 0.3, 60_000
+    drawn = counts(torch.full((n, 1), p, dtype=torch.float64), 2, generator(4))
+    observed = torch.bincount(drawn.flatten().long(), minlength=3)
+    expected = n * torch.tensor([(1 - p) ** 2, 2 * p * (1 - p), p**2])
+    # P(chi-square with 2 degrees of freedom > 25) = 4e-6.
+    assert ((observed - expected) ** 2 / expected).sum() < 25
+
+
+class Rule:
+    gibbs_steps, momentum, weight_decay = 1, 0.5, 0.1
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_update_moves_by_momentum_times_velocity_plus_direction(persistent):
+    layer = Layer(normal(3, 2), normal(3, seed=1), normal(2, seed=2), 2, 1)
+    before = {name: getattr(layer, name).clone() for name in NAMES}
+    velocity = {name: torch.ones_like(before[name]) for name in NAMES}
+    data, chains = states(3), 2 * states(3)[:4] if persistent else None
+    start = layer.tied(data) if chains is None else chains.clone()
+    negative = layer.sweep(start, generator(5))
+    expected = layer.direction(layer.tied(data), negative)
+    expected["weights"] = expected["weights"] - 0.1 * before["weights"]
+    gap = layer.free_energy(layer.tied(data)).mean() - layer.free_energy(negative).mean()
+    assert update(layer, velocity, data, chains, Rule(), 0.01, generator(5)) == pytest.approx(float(gap))
+    for name in NAMES:
+        torch.testing.assert_close(getattr(layer, name), before[name] + 0.01 * (0.5 + expected[name]))
+    if persistent:
+        torch.testing.assert_close(chains, negative)

@@ -1,0 +1,107 @@
+"""Fine-tuning: the network starts at the model's features, learns from the labels that it may see, and no others."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators import fine_tuning
+from dgmbench.estimators.base import Workbench
+from dgmbench.models.boltzmann._capabilities import Features
+
+
+class Projections(Features):
+    """Features that tell the classes apart, or that know nothing."""
+
+    def __init__(self, d: int, useful: bool = True):
+        g = torch.Generator().manual_seed(0)
+        self.layers = [(2 * torch.eye(d) if useful else torch.zeros(d, d), torch.zeros(d))]
+        self.layers.append((torch.randn(d, 30, generator=g) if useful else torch.zeros(d, 30), torch.zeros(30)))
+
+    def up_pass(self):
+        return self.layers
+
+
+def clusters(labels: bool = True, n: int = 600, d: int = 12) -> Dataset:
+    """Three prototypes, every pixel turned over with probability 0.1."""
+    g = np.random.default_rng(3)
+    prototypes, y = g.random((3, d)) < 0.5, g.integers(0, 3, n)
+    x = (prototypes[y] ^ (g.random((n, d)) < 0.1)).astype(np.uint8)
+    cuts = {"train": slice(0, 300), "validation": slice(300, 400), "test": slice(400, n)}
+    splits = {name: Split(x[cut], y[cut] if labels else None) for name, cut in cuts.items()}
+    return Dataset("clusters", "clusters", "binary", (d,), splits, {})
+
+
+def error(model: Features, data: Dataset, **settings):
+    bench = Workbench(torch.Generator().manual_seed(1))
+    chosen = fine_tuning.Settings(**{"epochs": 20, "learning_rate": 0.01, **settings})
+    (number,) = fine_tuning.estimate(model, data, chosen, bench).numbers
+    return number
+
+
+def test_logits_start_as_the_features_and_a_softmax_that_knows_nothing():
+    model, x = Projections(12), clusters().test.all()
+    layers = fine_tuning._layers(model.up_pass(), 3, fine_tuning.Settings(), torch.Generator())
+    assert not fine_tuning._logits(x, layers).any()
+    layers[-1] = (torch.ones_like(layers[-1][0]), layers[-1][1])
+    torch.testing.assert_close(fine_tuning._logits(x, layers)[:, 0], model.features(x).sum(1))
+
+
+def test_useful_features_are_learnt_from_and_useless_ones_guess():
+    data = clusters()
+    learnt, guessed = error(Projections(12), data), error(Projections(12, useful=False), data, tune="softmax")
+    # The prototypes differ in 4 to 7 of 12 pixels: the best classifier errs on a few in a hundred.
+    assert learnt.value < 10
+    assert guessed.value > 50
+    assert set(np.unique(learnt.per_example)) <= {0.0, 100.0}
+    assert learnt.evidence["labels"] == 300
+
+
+def test_fewer_labels_are_the_first_of_more_and_cost_errors():
+    data = clusters()
+    few, many = error(Projections(12), data, labels=3, epochs=40), error(Projections(12), data)
+    assert few.evidence["labels"] == 3
+    assert few.value > many.value
+    bench = Workbench(torch.Generator())
+    rows = [fine_tuning._labelled_examples(data.train, count, bench)[0].tolist() for count in (10, 40)]
+    assert all(row in rows[1] for row in rows[0])
+
+
+def test_training_leaves_the_model_as_it_was():
+    model = Projections(12)
+    before = [(weights.clone(), bias.clone()) for weights, bias in model.up_pass()]
+    error(model, clusters(), epochs=2)
+    for (weights, bias), (old_weights, old_bias) in zip(model.up_pass(), before, strict=True):
+        assert torch.equal(weights, old_weights)
+        assert torch.equal(bias, old_bias)
+        assert not weights.requires_grad
+
+
+def test_a_random_start_has_the_same_shape_and_other_weights():
+    model = Projections(12)
+    layers = fine_tuning._layers(model.up_pass(), 3, fine_tuning.Settings(start="random"), torch.Generator())
+    for (weights, bias), (own, _) in zip(layers, model.up_pass()):
+        limit = 4 * (6 / sum(own.shape)) ** 0.5
+        assert weights.shape == own.shape
+        assert 0.9 * limit < weights.abs().max() <= limit
+        assert not bias.any()
+    assert error(model, clusters(), start="random").value < 20
+
+
+def test_the_epoch_is_chosen_on_validation():
+    """Where validation labels are all wrong, what is kept is the epoch that has learnt least."""
+    right = clusters()
+    validation = Split(right.validation.x, (right.validation.labels + 1) % 3)
+    wrong = dataclasses.replace(right, splits={**right.splits, "validation": validation})
+    good, bad = (error(Projections(12), data, epochs=30, learning_rate=0.001) for data in (right, wrong))
+    assert bad.evidence["epoch"] < good.evidence["epoch"]
+    assert bad.value > good.value + 10
+    assert bad.evidence["validation_error_rate"] > 50
+
+
+def test_data_without_labels_are_refused():
+    with pytest.raises(CannotBeDone, match="choose a dataset with some"):
+        error(Projections(12), clusters(labels=False))
