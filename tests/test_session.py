@@ -70,6 +70,15 @@ def test_a_damaged_checkpoint_starts_again(tmp_path):
     assert torch.equal(walk(session(path)), walk(session()))
 
 
+def test_a_training_that_stops_early_keeps_its_last_steps():
+    it = session(history_rows=2)
+    for step in it.steps(10):
+        if step == 7:
+            break
+        it.record(loss=float(step))
+    assert it.history == [{"step": 5, "loss": 2.0}, {"step": 7, "loss": 5.5}]
+
+
 def test_history_rows_are_means_over_the_steps_since_the_last():
     it = session(history_rows=2)
     for step in it.steps(6):

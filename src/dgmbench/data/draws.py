@@ -10,7 +10,10 @@ from numpy.random import PCG64, SeedSequence
 
 
 def stream(seed: int, *key: int) -> PCG64:
-    """The random stream that belongs to a seed and a key; different keys give independent streams."""
+    """The random stream that belongs to a seed and a key; different keys of one length give independent streams.
+
+    Of different lengths they need not: a key and the same key with zeros after it are one.
+    """
     return PCG64(SeedSequence([seed, *key]))
 
 

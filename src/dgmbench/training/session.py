@@ -65,7 +65,6 @@ class Session:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._last_finite: dict[str, float] = {}
-        self._total = 0
         self._started = time.monotonic()
         self._seconds_before = 0.0
 
@@ -98,17 +97,21 @@ class Session:
 
     def steps(self, total: int, unit: str = "step") -> Iterator[int]:
         """Yield the steps still to do, from the restored one to total - 1; checkpoint in between."""
-        self._total = total
         last_saved = time.monotonic()
         with self.progress.task("train", total=total, done=self.step, unit=unit) as task:
-            while self.step < total:
-                yield self.step
-                self.step += 1
+            try:
+                while self.step < total:
+                    yield self.step
+                    self.step += 1
+                    if self.step % max(1, total // self._history_rows) == 0:
+                        self._close_history_row()
+                    task.advance()
+                    if time.monotonic() - last_saved >= self._checkpoint_seconds:
+                        self.save()
+                        last_saved = time.monotonic()
+            finally:
+                # A training that stops early, by itself or by an error, keeps its last steps too.
                 self._close_history_row()
-                task.advance()
-                if time.monotonic() - last_saved >= self._checkpoint_seconds:
-                    self.save()
-                    last_saved = time.monotonic()
 
     def record(self, **values: float | Tensor) -> None:
         """Add values of this step to the history; raise `Diverged` at once where one is not finite."""
@@ -145,8 +148,7 @@ class Session:
             self._checkpoint_path.unlink(missing_ok=True)
 
     def _close_history_row(self) -> None:
-        every = max(1, self._total // self._history_rows)
-        if self._sums and (self.step % every == 0 or self.step == self._total):
+        if self._sums:
             means = {name: self._sums[name] / self._counts[name] for name in self._sums}
             self.history.append({"step": self.step, **means})
             self._sums, self._counts = {}, {}
