@@ -93,7 +93,7 @@ def test_annealing_gives_the_weights_of_independent_units_exactly(model, data):
     """A machine without weights whose biases are the base rates is its own base: every weight is 1."""
     path = model.annealed_path(data)
     base = rbm.Model(rbm.Spec(hidden=3), 8)
-    base.visible_bias = path.base_bias.clone()
+    base.visible_bias = path.base_own.clone()
     log_weights = _boltzmann_timing.annealing(base.annealed_path(data), 5, 7, torch.Generator().manual_seed(1))()
     torch.testing.assert_close(log_weights, torch.zeros(7, dtype=torch.float64), rtol=0, atol=1e-6)
 

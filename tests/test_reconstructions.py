@@ -10,7 +10,7 @@ from dgmbench.assemble.figures.base import FigureData, style
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.estimators import reconstructions
 from dgmbench.estimators.base import Workbench
-from dgmbench.models.boltzmann._capabilities import Reconstruction
+from dgmbench.models.base import Reconstruction
 
 X = (np.random.default_rng(0).random((40, 16)) < 0.4).astype(np.uint8)
 DATA = Dataset("small", "small", "binary", (4, 4), {n: Split(X) for n in ("train", "validation", "test")}, {})

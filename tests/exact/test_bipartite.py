@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators.enumeration import log_partition
-from dgmbench.models.boltzmann import rbm
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.boltzmann._layers import NAMES, Layer, counts, update
 
@@ -24,13 +24,6 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 def bipartite(own: int, other: int, scale: float = 1.0) -> Bipartite:
     return Bipartite(normal(own, other, scale=scale), normal(own, seed=1), normal(other, seed=2))
-
-
-def as_rbm(machine: Bipartite, base: Tensor) -> rbm.Model:
-    model = rbm.Model(rbm.Spec(hidden=len(machine.other)), len(machine.own))
-    names = {"weights": machine.weights, "visible_bias": machine.own, "hidden_bias": machine.other, "base_bias": base}
-    model.load_state(names)
-    return model
 
 
 @pytest.mark.parametrize(("own", "other"), [(5, 3), (3, 5)])
@@ -50,10 +43,30 @@ def test_enumeration_refuses_many_units():
 def test_path_without_base_rates_of_the_other_side_is_that_of_the_rbm(beta):
     machine, base = bipartite(5, 3), normal(5, seed=3)
     ours = Path(machine, base, torch.zeros(3, dtype=torch.float64))
-    theirs = rbm.Path(as_rbm(machine, base), base)
     every = states(5)
-    torch.testing.assert_close(ours.log_unnormalised(every, beta), theirs.log_unnormalised(every, beta))
-    assert ours.log_z_base == pytest.approx(theirs.log_z_base, abs=1e-12)
+    # Salakhutdinov and Murray's: base rates of the visible units alone, hidden biases and weights times beta.
+    hidden = torch.log1p((beta * (machine.other + every @ machine.weights)).exp()).sum(1)
+    torch.testing.assert_close(
+        ours.log_unnormalised(every, beta), every @ ((1 - beta) * base + beta * machine.own) + hidden
+    )
+    assert ours.log_z_base == pytest.approx(float(torch.log1p(base.exp()).sum()) + 3 * math.log(2), abs=1e-12)
+
+
+def test_states_of_the_enumeration_follow_the_machine_whichever_side_is_smaller():
+    for machine in (bipartite(3, 5), bipartite(5, 3)):
+        enumeration = machine.enumeration()
+        log_p = enumeration.log_term(states(enumeration.bits))
+        chosen = torch.multinomial(
+            log_p.softmax(0), 40_000, replacement=True, generator=torch.Generator().manual_seed(0)
+        )
+        found = enumeration.state_given(states(enumeration.bits)[chosen], torch.Generator().manual_seed(1))
+        every = states(len(machine.own))
+        seen = torch.bincount(
+            (found @ 2.0 ** torch.arange(len(machine.own)).flip(0).double()).long(), minlength=len(every)
+        )
+        expected = 40_000 * torch.softmax(machine.log_unnormalised(every), 0)
+        # A false alarm once in a million.
+        assert stats.chisquare(seen.numpy(), expected.numpy()).pvalue > 1e-6
 
 
 def test_path_runs_from_independent_units_on_both_sides_to_the_machine():

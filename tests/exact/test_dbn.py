@@ -12,6 +12,7 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.estimators.enumeration import log_partition
 from dgmbench.models.boltzmann import dbn, rbm
+from dgmbench.models.boltzmann._bipartite import Path
 from dgmbench.training.session import Session
 
 
@@ -80,7 +81,7 @@ def test_one_layer_is_a_restricted_boltzmann_machine():
     assert log_partition(deep.enumeration()) == pytest.approx(log_partition(flat.enumeration()), abs=1e-12)
     assert_follows([deep.sample(20_000, generator(2))], torch.softmax(flat.log_unnormalised(every), 0))
     data = dataset(two_modes(50, 5))
-    theirs = rbm.Path(flat, deep.parameters["top.base"])
+    theirs = Path(flat._bipartite(), deep.parameters["top.base"], torch.zeros(3))
     for beta in (0.0, 0.4, 1.0):
         ours = deep.annealed_path(data)
         torch.testing.assert_close(ours.log_unnormalised(every, beta), theirs.log_unnormalised(every, beta))

@@ -10,7 +10,7 @@ from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import fine_tuning
 from dgmbench.estimators.base import Workbench
-from dgmbench.models.boltzmann._capabilities import Features
+from dgmbench.models.base import Features
 
 
 class Projections(Features):

@@ -16,8 +16,7 @@ from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench
 from dgmbench.estimators.importance_weighted import effective_sample_size, jackknife_variance, log_mean_exp
-from dgmbench.models.base import AnnealedPath, Energy, Enumeration
-from dgmbench.models.boltzmann._capabilities import VariationalBound
+from dgmbench.models.base import AnnealedPath, Energy, Enumeration, VariationalBound
 
 
 class Draws(EstimatorSettings):

@@ -11,7 +11,7 @@ from dgmbench.data.prepared import Dataset
 from dgmbench.estimators import enumeration
 from dgmbench.estimators._bound_as_energy import BoundAsEnergy, Draws, with_estimate
 from dgmbench.estimators.base import Estimates, Metric, Workbench
-from dgmbench.models.boltzmann._capabilities import VariationalBound
+from dgmbench.models.base import VariationalBound
 
 
 class Settings(enumeration.Settings, Draws):

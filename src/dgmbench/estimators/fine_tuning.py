@@ -23,7 +23,7 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
-from dgmbench.models.boltzmann._capabilities import Features
+from dgmbench.models.base import Features
 
 REQUIRES = Features
 METRICS = {

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
-from dgmbench.models.boltzmann._capabilities import Reconstruction
+from dgmbench.models.base import Reconstruction
 
 REQUIRES = Reconstruction
 METRICS = {

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgmbench.errors import CannotBeDone
-from dgmbench.models.base import AnnealedPath, Enumeration
-from dgmbench.models.boltzmann._binary import draw
+from dgmbench.models.base import AnnealedPath
+from dgmbench.models.boltzmann._binary import Draws, draw
+from dgmbench.models.enumerated import StateEnumeration
 
 MAX_ENUMERATED_BITS = 20
 
@@ -52,15 +53,24 @@ class Bipartite:
         summed_out = F.softplus(self.other_input(state)).sum(1, dtype=torch.float64)
         return state.double() @ self.own.double() + summed_out
 
-    def enumeration(self) -> Enumeration:
+    def enumeration(self) -> StateEnumeration:
         """Z as a sum over the smaller side; raises `CannotBeDone` where that has more than 20 units."""
         bits = min(self.weights.shape)
         if bits > MAX_ENUMERATED_BITS:
             raise CannotBeDone(f"the smaller side has {bits} units; at most {MAX_ENUMERATED_BITS} can be enumerated")
         weights, own, other = self.weights.double(), self.own.double(), self.other.double()
-        if weights.shape[1] < weights.shape[0]:
+        over_others = weights.shape[1] < weights.shape[0]
+        if over_others:
             weights, own, other = weights.T, other, own
-        return Enumeration(bits, lambda s: s @ own + F.softplus(torch.addmm(other, s, weights)).sum(1))
+
+        def state_given(side: Tensor, generator: torch.Generator) -> Tensor:
+            side = side.to(self.weights)
+            return draw(torch.sigmoid_(self.own_input(side)), generator) if over_others else side
+
+        def log_term(side: Tensor) -> Tensor:
+            return side @ own + F.softplus(torch.addmm(other, side, weights)).sum(1)
+
+        return StateEnumeration(bits, log_term, state_given)
 
 
 class Path(AnnealedPath):
@@ -103,9 +113,10 @@ class Path(AnnealedPath):
 
     def step(self, state: Tensor, beta: float, generator: torch.Generator) -> Tensor:
         """Block Gibbs: the other side given this one, then this one given the other, both at `beta`."""
-        others = draw(self._means(state, beta), generator)
+        draws = Draws(generator)
+        others = draws.of(self._means(state, beta))
         bias = self.base_own + beta * self.own_tilt
-        return draw(torch.addmm(bias, others, self.machine.weights.T, alpha=beta).sigmoid_(), generator)
+        return draws.of(torch.addmm(bias, others, self.machine.weights.T, alpha=beta).sigmoid_())
 
     def _slopes(self, state: Tensor) -> Tensor:
         """u = b - b_0 + s W, the slope of the other side's inputs in beta."""

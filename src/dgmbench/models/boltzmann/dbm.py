@@ -36,11 +36,10 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
-from dgmbench.models.base import Enumeration, ModelSpec, Sampler
+from dgmbench.models.base import Enumeration, ModelSpec, Reconstruction, Sampler, VariationalBound
 from dgmbench.models.boltzmann import _layers
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
 from dgmbench.models.boltzmann._bipartite import Path
-from dgmbench.models.boltzmann._capabilities import Reconstruction, VariationalBound
 from dgmbench.models.boltzmann._layered import Layered
 from dgmbench.models.boltzmann._layers import NAMES, Layer
 from dgmbench.training.session import Session

@@ -35,10 +35,9 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
-from dgmbench.models.base import Enumeration, ModelSpec, Sampler
+from dgmbench.models.base import Enumeration, Features, ModelSpec, Reconstruction, Sampler, VariationalBound
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
-from dgmbench.models.boltzmann._capabilities import Features, Reconstruction, VariationalBound
 from dgmbench.models.boltzmann._layers import NAMES, Layer, update
 from dgmbench.training.session import Session
 

@@ -33,7 +33,7 @@ from dgmbench.errors import CannotBeDone
 from dgmbench.models import base
 from dgmbench.models.base import Energy, Enumeration, Sampler
 from dgmbench.models.boltzmann._binary import Draws
-from dgmbench.models.boltzmann._path import GaussianPath
+from dgmbench.models.boltzmann._gaussian_path import GaussianPath
 from dgmbench.models.boltzmann._training import TrainingSpec, Velocity, passes, train
 from dgmbench.training.session import Session
 

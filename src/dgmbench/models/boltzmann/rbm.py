@@ -18,16 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
-from dgmbench.errors import CannotBeDone
 from dgmbench.models import base
-from dgmbench.models.base import Energy, Sampler
+from dgmbench.models.base import Energy, Features, Reconstruction, Sampler
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, block_gibbs, draw
-from dgmbench.models.boltzmann._path import Path
+from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.boltzmann._training import TrainingSpec, Velocity, passes, train
 from dgmbench.models.enumerated import StateEnumeration
 from dgmbench.training.session import Session
 
-MAX_ENUMERATED_BITS = 20
 SMOKE = {"hidden": 3, "epochs": 3, "batch_size": 20, "chains": 20, "learning_rate": 0.1, "sample_sweeps": 20}
 
 
@@ -35,7 +33,7 @@ class Spec(TrainingSpec):
     """Every hyper-parameter is one of training, which all restricted Boltzmann machines share."""
 
 
-class Model(base.Model, Energy, Sampler):
+class Model(base.Model, Energy, Sampler, Reconstruction, Features):
     """Parameters: `weights` (d, m), `visible_bias` (d,), `hidden_bias` (m,); `base_bias` (d,) is where chains start."""
 
     Spec = Spec
@@ -135,29 +133,27 @@ class Model(base.Model, Energy, Sampler):
         hidden_mean = self.hidden_input(self.first_chains(n, generator)).sigmoid_()
         return self.gibbs(hidden_mean, self.spec.sample_sweeps, generator)[0]
 
-    def annealed_path(self, data: Dataset) -> "Path":
-        """From independent pixels at the training data's base rates to this machine."""
-        return Path(self, base_rate_log_odds(data).to(self.weights))
+    def annealed_path(self, data: Dataset) -> Path:
+        """From independent pixels at the training data's base rates, hidden units as fair coins, to the machine."""
+        return Path(self._bipartite(), base_rate_log_odds(data).to(self.weights), torch.zeros_like(self.hidden_bias))
 
     def enumeration(self) -> StateEnumeration:
-        """Z = sum over the smaller side s of exp(s.c + sum_k softplus(e_k + s.W_k)), c and e its own and the other
-        side's biases."""
-        bits = min(self.dimension, self.spec.hidden)
-        if bits > MAX_ENUMERATED_BITS:
-            raise CannotBeDone(f"the smaller side has {bits} units; at most {MAX_ENUMERATED_BITS} can be enumerated")
-        weights, own, other = self.weights.double(), self.visible_bias.double(), self.hidden_bias.double()
-        hidden_side = self.spec.hidden < self.dimension
-        if hidden_side:
-            weights, own, other = weights.T, other, own
+        return self._bipartite().enumeration()
 
-        def state_given(side: Tensor, generator: torch.Generator) -> Tensor:
-            side = side.to(self.weights)
-            return draw(torch.sigmoid_(self.visible_input(side)), generator) if hidden_side else side
+    def reconstruct(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+        machine, state = self._bipartite(), x.to(self.weights)
+        for _ in range(steps - 1):
+            state = machine.sweep(state, generator)
+        return machine.sweep_mean(state, generator)
 
-        def log_term(side: Tensor) -> Tensor:
-            return side @ own + F.softplus(torch.addmm(other, side, weights)).sum(1)
+    def filters(self) -> Tensor:
+        return self.weights.T
 
-        return StateEnumeration(bits, log_term, state_given)
+    def up_pass(self) -> list[tuple[Tensor, Tensor]]:
+        return [(self.weights, self.hidden_bias)]
+
+    def _bipartite(self) -> Bipartite:
+        return Bipartite(self.weights, self.visible_bias, self.hidden_bias)
 
     def _initialise(self, data: Dataset, session: Session) -> None:
         device = session.device
