@@ -198,7 +198,7 @@ def assert_cells(x: Tensor, model: Model) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exact_samples_follow_the_mixture_and_gibbs_leaves_it_invariant(dtype):
     exact, model, generator = machine(2, 3), machine(2, 3, dtype=dtype), torch.Generator().manual_seed(3)
-    x = model.exact_sample(20_000, generator)
+    x = model._exact_sample(20_000, generator)
     assert x.dtype == dtype
     assert_cells(x, exact)
     moved, hidden = model.gibbs(torch.sigmoid(model.hidden_input(x)), 3, generator)
@@ -219,7 +219,7 @@ def test_a_transition_leaves_its_temperature_invariant(beta):
     model = machine(2, 3)
     path = model.annealed_path(dataset(clusters(100) / 5 - 1))
     same = tempered(model, path, beta)
-    x = same.exact_sample(20_000, torch.Generator().manual_seed(6))
+    x = same._exact_sample(20_000, torch.Generator().manual_seed(6))
     assert_cells(x, same)
     assert_cells(path.step(x, beta, torch.Generator().manual_seed(7)), same)
 
@@ -275,7 +275,7 @@ def test_constant_dimensions_are_refused_with_a_way_out():
 def test_many_hidden_units_are_sampled_by_chains_and_not_enumerated():
     model = machine(2, gaussian_rbm.MAX_ENUMERATED_BITS + 1, sample_sweeps=3)
     with pytest.raises(CannotBeDone, match="there are 21 hidden units; at most 20 can be enumerated"):
-        model.exact_sample(1, torch.Generator())
+        model._exact_sample(1, torch.Generator())
     x = model.sample(10, torch.Generator().manual_seed(1))
     assert x.shape == (10, 2)
     assert bool(x.isfinite().all())

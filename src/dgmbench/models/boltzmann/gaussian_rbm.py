@@ -31,10 +31,11 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.models import base
-from dgmbench.models.base import Energy, Enumeration, Sampler
+from dgmbench.models.base import Energy, Sampler
 from dgmbench.models.boltzmann._binary import Draws
 from dgmbench.models.boltzmann._gaussian_path import GaussianPath
 from dgmbench.models.boltzmann._training import TrainingSpec, Velocity, passes, train
+from dgmbench.models.enumerated import StateEnumeration
 from dgmbench.training.session import Session
 
 MAX_ENUMERATED_BITS = 20
@@ -199,24 +200,9 @@ class Model(base.Model, Energy, Sampler):
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws: exact where few hidden units can be enumerated, else ends of `sample_sweeps` sweeps: (n, d)."""
         if self.spec.hidden <= _EXACT_BITS:
-            return self.exact_sample(n, generator)
+            return self._exact_sample(n, generator)
         hidden_mean = self.hidden_input(self.first_chains(n, generator)).sigmoid_()
         return self.gibbs(hidden_mean, self.spec.sample_sweeps, generator)[0]
-
-    def exact_sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """h from its enumerated marginal, then v given h: (n, d).
-
-        Raises:
-            CannotBeDone: more hidden units than can be enumerated.
-        """
-        enumeration = self.enumeration()
-        places = torch.arange(enumeration.bits, device=self.weights.device)
-        codes = torch.arange(2**enumeration.bits, device=self.weights.device)
-        parts = codes.split(_CHUNK)
-        log_p = torch.cat([enumeration.log_term((part[:, None] >> places & 1).double()) for part in parts])
-        chosen = torch.multinomial(log_p.softmax(0), n, replacement=True, generator=generator)
-        hidden = (codes[chosen][:, None] >> places & 1).to(self.weights)
-        return self.visible_mean(hidden) + torch.exp(0.5 * self.log_variance) * self._noise(n, generator)
 
     def annealed_path(self, data: Dataset) -> GaussianPath:
         """From independent normal units with the training data's means and variances (1 where constant)."""
@@ -224,7 +210,7 @@ class Model(base.Model, Energy, Sampler):
         variance = torch.where(variance > 0, variance, 1.0)
         return GaussianPath(self, mean.to(self.weights), variance.to(self.weights))
 
-    def enumeration(self) -> Enumeration:
+    def enumeration(self) -> StateEnumeration:
         """Z as the sum over the hidden units, v integrated out."""
         bits = self.spec.hidden
         if bits > MAX_ENUMERATED_BITS:
@@ -233,7 +219,24 @@ class Model(base.Model, Energy, Sampler):
         volume = 0.5 * (math.log(2 * math.pi) + self.log_variance.double()).sum()
         linear = self.hidden_bias.double() + (self.visible_bias.double() * precision) @ weights
         coupling = 0.5 * weights.T @ (precision[:, None] * weights)
-        return Enumeration(bits, lambda h: volume + h @ linear + ((h @ coupling) * h).sum(1))
+
+        def log_term(hidden: Tensor) -> Tensor:
+            return volume + hidden @ linear + ((hidden @ coupling) * hidden).sum(1)
+
+        def state_given(hidden: Tensor, generator: torch.Generator) -> Tensor:
+            sd = torch.exp(0.5 * self.log_variance)
+            return self.visible_mean(hidden.to(self.weights)) + sd * self._noise(len(hidden), generator)
+
+        return StateEnumeration(bits, log_term, state_given)
+
+    def _exact_sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """h from its enumerated marginal, then v given h: (n, d)."""
+        enumeration, device = self.enumeration(), self.weights.device
+        places = torch.arange(enumeration.bits, device=device)
+        parts = torch.arange(2**enumeration.bits, device=device).split(_CHUNK)
+        log_p = torch.cat([enumeration.log_term((part[:, None] >> places & 1).double()) for part in parts])
+        chosen = torch.multinomial(log_p.softmax(0), n, replacement=True, generator=generator)
+        return enumeration.state_given((chosen[:, None] >> places & 1).double(), generator)
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:
         like = self.visible_bias
