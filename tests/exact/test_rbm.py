@@ -148,7 +148,7 @@ def exact_transition(model: rbm.Model, path: rbm.Path, beta: float) -> Tensor:
         return log_p.T.exp()  # (given, outcome)
 
     h_given_v = bernoulli(h, beta * (model.hidden_bias + v @ model.weights))
-    bias = (1 - beta) * path.base_bias + beta * model.visible_bias
+    bias = (1 - beta) * path.base_own + beta * model.visible_bias
     return h_given_v @ bernoulli(v, bias + beta * h @ model.weights.T)
 
 

@@ -90,10 +90,6 @@ class Spec(Precise):
     )
     start_examples: int = Field(50_000, ge=1, description="How many training examples k-means sees.")
 
-    @model_validator(mode="after")
-    def _start_examples_are_read(self) -> Self:
-        return only_read(self, self.start == "kmeans", "where start is kmeans", "start_examples")
-
 
 class Mixture(base.Model, base.Density, base.Sampler, base.Clusterer, base.PatchPrior):
     """What mixtures declare alike: capabilities, values, cost."""

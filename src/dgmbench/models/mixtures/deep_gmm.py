@@ -96,8 +96,7 @@ class Spec(_fitting.Precise, _fitting.Stepwise):
     @model_validator(mode="after")
     def _settings_are_read(self) -> Self:
         _fitting.only_read(self, self.training == "em", "where training is em", *_OF_EM)
-        _fitting.only_read(self, self.training != "em", "where training is by gradients", *_OF_GRADIENTS)
-        return _fitting.only_read(self, self.start != "random", "where layers are fitted to start", "start_iterations")
+        return _fitting.only_read(self, self.training != "em", "where training is by gradients", *_OF_GRADIENTS)
 
 
 class Model(_fitting.Mixture):

@@ -22,10 +22,10 @@ whole image restoration", ICCV 2011, section 4.2.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -48,10 +48,6 @@ class Spec(_fitting.Spec, _fitting.Stepwise):
     assignment: Literal["soft", "hard"] = Field(
         "soft", description="E-step: responsibilities, or each example wholly to its most probable component."
     )
-
-    @model_validator(mode="after")
-    def _rank_is_read(self) -> Self:
-        return _fitting.only_read(self, self.covariance == "low_rank", "where covariance is low_rank", "rank")
 
 
 class Model(_fitting.Mixture):

@@ -39,10 +39,10 @@ accelerate EM: the PX-EM algorithm", Biometrika 85(4), 1998, section 4 (one t di
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
@@ -77,10 +77,6 @@ class Spec(_fitting.Spec):
     start_degrees: float = Field(
         5.0, ge=LEAST_DEGREES, le=MOST_DEGREES, description="Degrees of freedom that the fit of them starts from."
     )
-
-    @model_validator(mode="after")
-    def _start_degrees_are_read(self) -> Self:
-        return _fitting.only_read(self, self.degrees is None, "where degrees are fitted", "start_degrees")
 
 
 class Model(_fitting.Mixture):
