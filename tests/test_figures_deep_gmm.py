@@ -60,6 +60,17 @@ def plane_data() -> FigureData:
     return figure_data(cells, labels=labels, arrays={"density_plane": arrays}, missing_arrays=missing)
 
 
+def fine_plane_data() -> FigureData:
+    """Three densities with ragged contours on grids of the default size, 240 x 240."""
+    data = plane_data()
+    x, y = np.meshgrid(np.linspace(-3, 3, 240), np.linspace(-2, 2, 240))
+    g = np.random.default_rng(4)
+    for arrays in data.arrays["density_plane"].values():
+        places = g.normal(size=(18, 2)) * (1.0, 0.6)
+        arrays["density"] = sum(stats.norm(a, 0.15).pdf(x) * stats.norm(b, 0.1).pdf(y) for a, b in places) / 18
+    return data
+
+
 def search_data() -> FigureData:
     g = np.random.default_rng(0)
     cells, full = [], 152.6
@@ -123,6 +134,11 @@ def test_the_plane_has_a_column_for_each_row_with_its_transformations():
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in drawn}) == 1, "panels of one dataset are comparable"
     texts = {" ".join(text.get_text().split()) for axes in figure.axes for text in axes.texts}
     assert "the arrays are not on this machine (dvc pull fetches them)" in texts
+
+
+def test_fine_grids_stay_small_in_a_page_that_holds_them_inline(tmp_path):
+    save(density_plane.draw(fine_plane_data(), {}), tmp_path, "f")
+    assert (tmp_path / "f.svg").stat().st_size < 200_000
 
 
 def test_the_trail_is_drawn_from_z_to_x():

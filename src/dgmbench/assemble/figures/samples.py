@@ -55,7 +55,8 @@ def _panel(axes: "Axes", samples: np.ndarray, shape: tuple[int, ...], side: int)
     if pictures is None:
         axes.imshow(samples[: side * side], aspect="auto", interpolation="nearest")
         return
-    axes.imshow(mosaic(pictures, side, contrast), interpolation="nearest", vmin=0, vmax=1)
+    # "none": SVG and PDF hold the picture's own pixels, and the viewer enlarges them without smoothing.
+    axes.imshow(mosaic(pictures, side, contrast), interpolation="none", vmin=0, vmax=1)
 
 
 def as_pictures(samples: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, bool]:
