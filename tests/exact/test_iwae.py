@@ -3,11 +3,14 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from dgmbench.data.prepared import Dataset, Split
 from dgmbench.models.variational import iwae, vae
+from dgmbench.training.session import Session
 
 LAYERS = [{}, {"upper_latent": 2, "upper_hidden": [3]}]
 
@@ -88,3 +91,40 @@ def test_both_models_give_the_same_weights_and_samples_with_the_same_parameters(
         samples.append(model.sample(9, torch.Generator().manual_seed(1)))
     assert torch.equal(*weights)
     assert torch.equal(*samples)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAtRecord(Session):
+    """A session that is killed in the middle of a step, after so many records."""
+
+    left = 5
+
+    def record(self, **values):
+        super().record(**values)
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize(("module", "spec"), [(vae, {"warm_up_epochs": 2}), (iwae, {})])
+def test_two_layers_resume_to_the_same_bits_after_a_kill(module, spec, tmp_path):
+    x = (np.random.default_rng(0).random((60, 6)) < 0.3).astype(np.uint8)
+    data = Dataset("small", "small", "binary", (6,), {name: Split(x) for name in ("train", "validation")}, {})
+    options = {"latent": 2, "hidden": [4], "upper_latent": 2, "upper_hidden": [3], "epochs": 3, "batch_size": 20}
+    spec = module.Spec(**options, samples_k=2, validate_every=1, **spec)
+
+    def trained(session: Session) -> dict[str, Tensor]:
+        model = module.Model(spec, 6)
+        model.fit(data, session)
+        return model.state()
+
+    checkpoints = {"checkpoint_path": tmp_path / "checkpoint", "checkpoint_seconds": 0.0}
+    whole = trained(Session(torch.Generator().manual_seed(1)))
+    with pytest.raises(Killed):
+        trained(KilledAtRecord(torch.Generator().manual_seed(1), **checkpoints))
+    resumed = trained(Session(torch.Generator().manual_seed(99), **checkpoints))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
