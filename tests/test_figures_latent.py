@@ -23,7 +23,7 @@ def test_grid_is_drawn_with_the_second_variable_upwards_and_the_square_among_the
     grid, scatter, absent = drawn.axes[:3]
     image = grid.images[0]
     np.testing.assert_allclose(image.get_array()[:2, :2], pictures[0].reshape(2, 2))
-    assert image.get_extent() == (-2, 2, -2, 2)
+    assert tuple(image.get_extent()) == (-2, 2, -2, 2)
     assert [len(line.get_xdata()) for line in scatter.lines] == [1, 2]
     assert scatter.patches[0].get_width() == 4
     assert "failed: refused" in absent.texts[0].get_text()
@@ -62,8 +62,8 @@ def test_errors_are_differences_from_the_truth_over_the_work():
     containers = {container.get_label(): container.lines[0] for container in drawn.axes[0].containers}
     assert set(containers) == {"prior", "annealing"}
     np.testing.assert_array_equal(containers["prior"].get_xdata(), [10, 100])
-    np.testing.assert_allclose(containers["prior"].get_ydata(), [-1, -0.1])
+    np.testing.assert_allclose(containers["prior"].get_ydata().astype(float), [-1, -0.1])
     assert containers["annealing"].get_xdata() == [1000]
     assert containers["annealing"].get_ydata() == pytest.approx([0.1])
-    np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata(), [0.1, 0.01])
+    np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata().astype(float), [0.1, 0.01])
     assert "No estimate" in empty.axes[0].texts[0].get_text()

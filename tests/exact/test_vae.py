@@ -15,6 +15,8 @@ from dgmbench.models.variational import vae
 from dgmbench.models.variational._training import learning_rate
 from dgmbench.training.session import Session
 
+TWO_LAYERS = {"upper_latent": 2, "upper_hidden": [3]}
+
 
 def network(dimension: int, latent: int, seed: int = 0, scale: float = 1.0, **spec) -> vae.Model:
     """A random machine in float64, whose posterior approximation is poor."""
@@ -116,7 +118,7 @@ def test_log_weights_by_hand():
     torch.testing.assert_close(model.log_prob_x_given_z(x, z[0]), log_p_x[0], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("spec", [{}, {"samples_k": 3}, {"divergence": "sampled"}, {"upper_latent": 2}])
+@pytest.mark.parametrize("spec", [{}, {"samples_k": 3}, {"divergence": "sampled"}, TWO_LAYERS])
 def test_gradient_by_finite_differences(spec):
     model, x = network(6, 2, scale=0.5, **spec), every_x(6)[::4]
 
@@ -135,7 +137,9 @@ def test_gradient_by_finite_differences(spec):
             value[place] -= 2 * step
             below = objective()
             value[place] += step
-        assert ((above - below) / (2 * step)).item() == pytest.approx(value.grad[place].item(), abs=1e-8), name
+        assert ((above - below) / (2 * step)).item() == pytest.approx(value.grad[place].item(), rel=1e-6, abs=1e-8), (
+            name
+        )
 
 
 def test_samples_follow_the_density():
@@ -215,7 +219,7 @@ def test_warm_up_weighs_the_divergence_and_records_the_bound():
 def test_closed_and_sampled_divergence_agree_over_two_layers():
     """The highest layer in closed form given the layer below it has the mean of the draws; so has one layer."""
     n = 100_000
-    for spec in ({}, {"upper_latent": 2}):
+    for spec in ({}, TWO_LAYERS):
         model, x = network(6, 2, scale=0.25, **spec), every_x(6)[5:6]
         parts = [
             model.terms(x, n, torch.Generator().manual_seed(seed), closed)[1][:, 0]
@@ -239,14 +243,14 @@ def two_layer_log_prob(model: vae.Model, x: Tensor) -> Tensor:
 
 
 def test_two_layers_against_quadrature():
-    model = network(3, 1, seed=3, scale=0.3, upper_latent=1, upper_hidden=[3])
+    model = network(3, 1, seed=3, scale=0.2, upper_latent=1, upper_hidden=[3])
     x = every_x(3)
     exact = two_layer_log_prob(model, x)
     assert torch.logsumexp(exact, 0).item() == pytest.approx(0.0, abs=1e-7)
     ratio = torch.exp(model.log_weights(x, 100_000, torch.Generator().manual_seed(3)) - exact)
     standard_error = ratio.std(0) / math.sqrt(len(ratio))
     # 8 means, each beyond 5 standard errors in 1.7 million.
-    assert standard_error.max() < 0.03
+    assert standard_error.max() < 0.01
     assert ((ratio.mean(0) - 1).abs() < 5 * standard_error).all()
     drawn = model.sample(20_000, torch.Generator().manual_seed(8))
     observed = torch.bincount((drawn @ torch.tensor([4.0, 2, 1]).double()).long(), minlength=8)
@@ -256,7 +260,7 @@ def test_two_layers_against_quadrature():
 
 
 def test_two_layer_log_weights_by_hand():
-    """log p(y) + log p(z given y) + log p(x given z) - log q(z given x) - log q(y given z), the noise as it is drawn."""
+    """log p(y) + log p(z given y) + log p(x given z) - log q(z given x) - log q(y given z), noise as drawn."""
     model, x = network(6, 2, scale=0.5, upper_latent=3), every_x(6)[:10]
     weights = model.log_weights(x, 7, torch.Generator().manual_seed(9))
     generator, normal = torch.Generator().manual_seed(9), torch.distributions.Normal
