@@ -61,7 +61,7 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
     spreads.set_yscale("log")
     for panel in axes[0]:
         panel.set_xscale("log")
-        panel.set_xlabel(label)
         grid(panel, "both")
     errors.legend()
+    figure.supxlabel(label, fontsize=8)
     return figure
