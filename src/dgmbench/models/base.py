@@ -80,6 +80,38 @@ class LatentVariable(ABC):
         """log p(x, z) - log q(z given x) for k draws of z from q(. given x): (n, d) -> (k, n), nats."""
 
 
+class Encoder(ABC):
+    """Latent units u whose distribution q(u given x) an encoder gives, in one or more layers."""
+
+    @abstractmethod
+    def posterior_means(self, x: Tensor, draws: int, generator: torch.Generator) -> list[Tensor]:
+        """E[u given x] under q, layer after layer from the data upwards: (n, d) -> (n, m_l) each.
+
+        Exact where it has a closed form, else a mean over so many independent draws of the layers below.
+        """
+
+
+class Decoder(ABC):
+    """p(x) = integral of N(u; 0, I) p(x given u) over u: the latent variables in standard normal coordinates."""
+
+    @property
+    @abstractmethod
+    def latent_dimension(self) -> int:
+        """m, the number of coordinates of u."""
+
+    @abstractmethod
+    def mean_x_given_u(self, u: Tensor) -> Tensor:
+        """E[x given u]: (n, m) -> (n, d)."""
+
+    @abstractmethod
+    def log_prob_x_given_u(self, x: Tensor, u: Tensor) -> Tensor:
+        """log p(x given u), row by row, differentiable in u: (n, d), (n, m) -> (n,), nats."""
+
+    @abstractmethod
+    def log_prob_table(self, x: Tensor, u: Tensor) -> Tensor:
+        """log p of every example given every u: (n, d), (k, m) -> (k, n), nats."""
+
+
 class AnnealedPath(ABC):
     """Unnormalised densities p*_beta(x), beta in [0, 1], from a base of known log Z to the target at beta = 1.
 
@@ -210,7 +242,7 @@ class PatchPrior(ABC):
 CAPABILITIES: dict[str, type] = {
     c.__name__: c
     for c in (
-        *(Density, LatentVariable, Energy, VariationalBound),
+        *(Density, LatentVariable, Encoder, Decoder, Energy, VariationalBound),
         *(Sampler, Reconstruction, Features, Clusterer, PatchPrior),
     )
 }

@@ -1,0 +1,67 @@
+"""Estimates of log p(x) against the truth: error and Monte Carlo error over the work that they took.
+
+error = estimate - truth, both means over the same test examples of the same run
+"""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dgmbench.assemble.figures.base import INK, FigureData, done, grid, new_figure, nothing_to_show, series_style, where
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRIC = "log_likelihood"
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `truth`, the evaluation that the others are held against; `work`, evaluation -> [setting of its grid,
+    decoder passes for each unit of it]; `passes`, what the horizontal axis is called."""
+    work, truth_name = options.get("work", {}), options.get("truth")
+    cells = done(data.cells)
+    cells = cells[cells["metric"] == METRIC]
+    truth = cells[cells["evaluation_name"] == truth_name].drop_duplicates("row").set_index("row")["obtained"].to_dict()
+    cells = where(
+        cells,
+        (
+            row in truth and name in work and work[name][0] in settings
+            for row, name, settings in zip(cells["row"], cells["evaluation_name"], cells["settings"])
+        ),
+    )
+    if cells.empty:
+        return nothing_to_show("No estimate with a truth beside it has come out yet.")
+    cells = cells.assign(
+        passes=[
+            settings[work[name][0]] * work[name][1]
+            for name, settings in zip(cells["evaluation_name"], cells["settings"])
+        ],
+        error=[value - truth[row] for value, row in zip(cells["obtained"], cells["row"])],
+        bar=cells["estimator_se"].fillna(0),
+    )
+    return _panels(cells, data, options.get("passes", "decoder passes for each example [count]"))
+
+
+def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
+    figure, axes = new_figure(1, 2, height=3.0)
+    errors, spreads = axes[0]
+    several = cells["row"].nunique() > 1
+    for index, ((row, name), part) in enumerate(cells.groupby(["row", "evaluation_name"], sort=False)):
+        part, style = part.sort_values("passes"), series_style(index)
+        legend = f"{data.labels.get(row, row)}, {name}" if several else name
+        errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
+        known = part[part["bar"] > 0]
+        spreads.plot(known["passes"], known["bar"], label=legend, **style)
+    errors.axhline(0, color=INK, linewidth=1, label="truth")
+    errors.set_title("a  Error")
+    errors.set_ylabel("estimate − truth [nats]")
+    errors.set_yscale("symlog", linthresh=0.1)
+    spreads.set_title("b  Monte Carlo error")
+    spreads.set_ylabel("standard error [nats], as the draws tell it")
+    spreads.set_yscale("log")
+    for panel in axes[0]:
+        panel.set_xscale("log")
+        grid(panel, "both")
+    errors.legend()
+    figure.supxlabel(label, fontsize=8)
+    return figure
