@@ -103,10 +103,7 @@ def _pass(
         theta = _network.natural_parameters(layers, em["log_weights"])
         objective, moments, measured = expectation(spec, batch, work.first, theta, em, workspace, generator, group)
         if spec.minibatch is not None:
-            rho = _fitting.step_size(em["batches"], spec.decay, batch.count / min(spec.minibatch, work.count))
-            em["averages"].lerp_(moments / batch.count, rho)
-            em["batches"] += 1
-            moments = em["averages"] * work.count
+            moments = _fitting.remembered(em, batch, moments, spec.decay, work.count)
         reseeded, evaluations = maximisation(spec, layers, em["log_weights"], moments, work, generator, group)
         if reseeded and spec.minibatch is not None:
             # What is remembered of paths through a split node is what their new parameters imply.
@@ -235,13 +232,12 @@ def maximisation(
             totals[i] = totals[largest] = (totals[i] + totals[largest]) / 2
             reseeded.append((j, i, largest))
     group.sum(evaluations)
-    log_weights.copy_(path_weights(spec, moments[:, -1, -1]))
+    log_weights.copy_(path_weights(spec, moments[:, -1, -1] + spec.pseudo_count))
     return reseeded, int(evaluations)
 
 
 def path_weights(spec, counts: Tensor) -> Tensor:
-    """log pi_p from (expected) examples of each path, (P,)."""
-    counts = counts + spec.pseudo_count
+    """log pi_p from the weights, of any scale, of each path's examples, (P,)."""
     if spec.weights == "joint":
         return (counts / counts.sum()).log()
     shaped, total = counts.view(spec.components), torch.zeros_like(counts).view(spec.components)

@@ -86,9 +86,7 @@ def fit(spec, work: Working, seen: Tensor, session: Session, group: Group) -> tu
                         state[name], gradient, state[f"velocity_{name}"], usage_of(state["usage"], spec, j), rate, spec
                     )
             reseeded = _guard(spec, state, names, session.generator)
-            state["log_weights"].copy_(
-                path_weights(spec.model_copy(update={"pseudo_count": 0.0}), state["usage"] + 1e-12)
-            )
+            state["log_weights"].copy_(path_weights(spec, state["usage"] + 1e-12))
         row = {"reseeded_nodes": reseeded}
         if (step + 1) % batches == 0:
             validation = (

@@ -183,28 +183,42 @@ def working(
 
 
 class Batch(NamedTuple):
-    """What one process sees between two M-steps: z (n, d), places (n,) in its shard, and how many all see."""
+    """What one process sees between two M-steps.
+
+    Attributes:
+        z: (n, d); places: (n,) in its shard.
+        count: how many examples all processes see; share: that number over the usual one, below 1 for a last batch.
+    """
 
     z: Tensor
     places: Tensor
     count: int
+    share: float
 
 
 def minibatches(work: Working, size: int | None, generator: torch.Generator) -> Iterator[Batch]:
     """Every example once, in an order drawn anew; all of them at once, and nothing drawn, where `size` is None."""
     if size is None:
-        yield Batch(work.z, torch.arange(len(work.z), device=work.z.device), work.count)
+        yield Batch(work.z, torch.arange(len(work.z), device=work.z.device), work.count, 1.0)
         return
     # Every process draws the order of all examples, and sees its own.
     order = torch.randperm(work.count, generator=generator, device=work.z.device)
-    for batch in order.split(size):
+    usual = min(size, work.count)
+    for batch in order.split(usual):
         own = batch[(batch >= work.first) & (batch < work.first + len(work.z))] - work.first
-        yield Batch(work.z[own], own, len(batch))
+        yield Batch(work.z[own], own, len(batch), len(batch) / usual)
 
 
 def step_size(batches: int, decay: float, share: float) -> float:
     """rho_t = (t + 2)^-decay after t minibatches; one of `share` of the usual size counts as that part of a step."""
-    return 1 - (1 - (batches + 2) ** -decay) ** min(share, 1.0)
+    return 1 - (1 - (batches + 2) ** -decay) ** share
+
+
+def remembered(em: dict[str, Any], batch: Batch, sums: Tensor, decay: float, count: int) -> Tensor:
+    """Sums for the next M-step over `count` examples: the moving average, which takes this batch's sums in, in place."""
+    em["averages"].lerp_(sums / batch.count, step_size(em["batches"], decay, batch.share))
+    em["batches"] += 1
+    return em["averages"] * count
 
 
 def exchanged_share(group: Group, before: int, work: Working) -> dict[str, float]:

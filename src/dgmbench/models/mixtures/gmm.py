@@ -135,10 +135,7 @@ class Model(_fitting.Mixture):
             theta = structure.natural_parameters(em)
             reached, sums = self._statistics(batch.z, batch.count, workspace, theta, group)
             if spec.minibatch is not None:
-                rho = _fitting.step_size(em["batches"], spec.decay, batch.count / min(spec.minibatch, work.count))
-                em["averages"].lerp_(sums / batch.count, rho)
-                em["batches"] += 1
-                sums = em["averages"] * work.count
+                sums = _fitting.remembered(em, batch, sums, spec.decay, work.count)
             for pair in self._maximise(em, sums, work, structure, generator):
                 empty += 1
                 if spec.minibatch is not None:
