@@ -215,7 +215,7 @@ def step_size(batches: int, decay: float, share: float) -> float:
 
 
 def remembered(em: dict[str, Any], batch: Batch, sums: Tensor, decay: float, count: int) -> Tensor:
-    """Sums for the next M-step over `count` examples: the moving average, which takes this batch's sums in, in place."""
+    """Sums over `count` examples for the next M-step: a moving average, which takes in this batch's, in place."""
     em["averages"].lerp_(sums / batch.count, step_size(em["batches"], decay, batch.share))
     em["batches"] += 1
     return em["averages"] * count
