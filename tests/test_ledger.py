@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dgmbench.assemble.verdict import verdict
 from dgmbench.config import Experiment
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.workflow import FIGURES
 
 _SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
 synthetic = importlib.util.module_from_spec(_SPEC)
@@ -310,6 +312,7 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     experiments = synthetic.experiments()
     with pytest.raises(UserError, match="dgmbench assemble estimators-check"):
         ledger.collect(results, synthetic.params(), experiments)
+    assert ledger.without_tables(results, synthetic.params(), experiments) == list(experiments)
     for name in experiments:
         assemble(name, synthetic.params(), experiments, results, results.parent / "data")
     path = ledger.collect(results, synthetic.params(), experiments)
@@ -320,6 +323,11 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     assert not any(key.startswith("vae") for key in metrics["estimators-check"])
     summary = (results / "demo" / "ledger.md").read_text()
     assert f"| all | {len(collected)} |" in summary
+    assert ledger.without_tables(results, synthetic.params(), experiments) == []
+    links = re.findall(r"\]\(([^)]+)\)", summary)
+    figures = {f"figures/{name}{suffix}.png" for name in experiments for suffix in FIGURES}  # none is drawn here
+    assert set(links) == figures | {"ledger.csv"} | {f"tables/{name}.md" for name in experiments}
+    assert all((results / "demo" / link).is_file() for link in set(links) - figures)
     assert "diverged at step 40" in summary
 
 

@@ -264,13 +264,18 @@ def assemble(
 @app.command(rich_help_panel=STEPS)
 def report(budget: BudgetFlag = None, seeds: SeedsFlag = None, only: OnlyFlag = None) -> None:
     """Join the tables into the ledger and write the page that a person reads."""
-    from dgmbench.assemble.ledger import collect
+    from dgmbench.assemble.ledger import collect, of_budget, without_tables
     from dgmbench.config import load_experiments
     from dgmbench.report.site import build
 
-    params, experiments = _params(budget, seeds, only), load_experiments()
-    ledger = collect(Path("results"), params, experiments)
-    page = build(params, experiments, Path("results"))
+    params, experiments, results = _params(budget, seeds, only), load_experiments(), Path("results")
+    absent = without_tables(results, params, experiments)
+    if absent and params.experiments == "all" and len(absent) < len(of_budget(params, experiments)):
+        # A clone holds the tables that were committed: its page is about those, as long as no other is asked for.
+        print(f"Left out, because nothing of theirs was assembled: {', '.join(absent)}.")
+        experiments = {name: experiment for name, experiment in experiments.items() if name not in absent}
+    ledger = collect(results, params, experiments)
+    page = build(params, experiments, results)
     print(f"Ledger: {ledger}\nReport: {page}")
 
 
