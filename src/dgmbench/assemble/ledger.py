@@ -138,8 +138,8 @@ def summary(tables: dict[str, list[Record]], budget: str) -> str:
     lines = [
         f"# Ledger, budget {budget}",
         "",
-        f"Every cell: [ledger.csv](ledger.csv). `dgmbench report --budget {budget}` writes the page with every number's "
-        "provenance, `report/index.html`, from these files.",
+        f"Every cell: [ledger.csv](ledger.csv). `dgmbench report --budget {budget}` writes the page with the "
+        "provenance of every number, `report/index.html`, from these files.",
         "",
         "| experiment | cells | " + " | ".join(VERDICTS) + " | pictures |",
         "| --- |" + " ---: |" * (1 + len(VERDICTS)) + " --- |",
