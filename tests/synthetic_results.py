@@ -2,10 +2,12 @@
 
 import csv
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from dgmbench import files, runs
@@ -25,120 +27,9 @@ METRICS = {
     "parzen": {"parzen_log_likelihood": Metric("nats", "parzen", "higher", "log-likelihood of a window on samples")},
     "samples": {},
 }
-ESTIMATORS = {
-    "title": "Estimators against the truth",
-    "document": "A. Author: On Checking Estimators",
-    "source": "Table 1",
-    "question": "Do the estimators give what enumeration gives, where enumeration is possible?",
-    "rows": {
-        "independent": {
-            "label": "Independent pixels",
-            "model": "independent",
-            "evaluate": ["exact", "parzen", "samples"],
-            "seeds": 1,
-            "control": True,
-        },
-        "rbm": {
-            "label": "RBM, 8 hidden",
-            "model": "rbm",
-            "evaluate": ["exact", "ais", "parzen", "samples"],
-            "published": [
-                {
-                    "evaluation": "exact",
-                    "file": "table",
-                    "where": {"model": "rbm"},
-                    "value": "nll",
-                    "spread": "sd",
-                    "scale": -1,
-                    "kind": "exact",
-                    "tolerance": 0.5,
-                    "protocol": "500 hidden units",
-                }
-            ],
-        },
-        "vae": {"label": "VAE", "model": "vae", "evaluate": ["bound", "parzen", "samples"], "seeds": 2},
-        "training-set": {
-            "label": "Training set",
-            "model": "training_set",
-            "evaluate": ["parzen"],
-            "seeds": 1,
-            "control": True,
-        },
-    },
-    "evaluations": {
-        "exact": {"estimator": "enumeration"},
-        "ais": {"estimator": "ais", "grid": {"temperatures": [100, 1000, 10000], "chains": [10, 100, 1000]}},
-        "bound": {"estimator": "importance_weighted", "grid": {"k": [1, 10, 100, 1000]}},
-        "parzen": {"estimator": "parzen"},
-        "samples": {"estimator": "samples", "metrics": []},
-    },
-    "paired_with": "independent",
-    "paired_by": "exact",
-    "figure": {"name": "estimators_against_truth"},
-    "budgets": {BUDGET: {"datasets": [{"name": "digits"}], "seeds": 3}},
-}
-PATCHES = {
-    "title": "Image patches",
-    "document": "B. Author, C. Author: Mixtures of Patches & Co.",
-    "source": "Table 2 and Figure 3",
-    "question": "How far does a mixture of Gaussians get, and what do more components buy?",
-    "rows": {
-        "independent": {
-            "label": "Independent Gaussians",
-            "model": "independent",
-            "evaluate": ["test"],
-            "control": True,
-            "seeds": 1,
-        },
-        "gaussian": {"label": "Gaussian", "model": "gaussian", "evaluate": ["test", "samples"], "seeds": 1},
-        "gmm": {
-            "label": "GMM",
-            "model": "gmm",
-            "grid": {"components": [1, 4, 16, 64]},
-            "evaluate": ["train", "validation", "test", "samples"],
-        },
-        "gmm-best": {
-            "label": "GMM, best",
-            "select": {"row": "gmm", "by": "validation"},
-            "published": [
-                {
-                    "evaluation": "test",
-                    "file": "table",
-                    "where": {"model": "gmm"},
-                    "value": "nll",
-                    "kind": "exact",
-                    "tolerance": 1.0,
-                    "protocol": "as printed",
-                }
-            ],
-        },
-        "deep": {
-            "label": "Deep GMM",
-            "pending": "the model is not here yet",
-            "published": [
-                {
-                    "evaluation": "test",
-                    "file": "table",
-                    "where": {"model": "deep"},
-                    "value": "nll",
-                    "kind": "exact",
-                    "tolerance": 1.0,
-                    "protocol": "as printed",
-                }
-            ],
-        },
-    },
-    "evaluations": {
-        "train": {"estimator": "exact_likelihood", "settings": {"split": "train"}},
-        "validation": {"estimator": "exact_likelihood", "settings": {"split": "validation"}},
-        "test": {"estimator": "exact_likelihood", "settings": {"split": "test"}},
-        "samples": {"estimator": "samples", "metrics": []},
-    },
-    "paired_with": "gaussian",
-    "paired_by": "test",
-    "figure": {"name": "patch_likelihood"},
-    "budgets": {BUDGET: {"datasets": [{"name": "patches"}], "seeds": 2}},
-}
+SAMPLES = Path(__file__).parent / "samples"
+ESTIMATORS = yaml.safe_load((SAMPLES / "estimators-check.yaml").read_text())
+PATCHES = yaml.safe_load((SAMPLES / "patches-check.yaml").read_text())
 PUBLISHED = "dataset,model,nll,sd,source\ndigits,rbm,19.4,0.2,somewhere\npatches,gmm,153.7,,\npatches,deep,156.2,,\n"
 
 

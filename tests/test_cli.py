@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dgmbench import __version__, cli
+from dgmbench.cli import arguments
 from dgmbench.errors import UserError
 from dgmbench.runs import Evaluation
 
@@ -75,8 +76,8 @@ def test_a_document_is_json_in_place_or_a_file(tmp_path):
     path = tmp_path / "spec.yaml"
     path.write_text(json.dumps({"name": "gmm"}))
     # YAML would read the 1e-06 as a string.
-    assert cli._document(json.dumps(value), "--run") == value
-    assert cli._document(str(path), "--run") == {"name": "gmm"}
+    assert arguments.document(json.dumps(value), "--run") == value
+    assert arguments.document(str(path), "--run") == {"name": "gmm"}
 
 
 @pytest.mark.parametrize(
@@ -85,11 +86,11 @@ def test_a_document_is_json_in_place_or_a_file(tmp_path):
 def test_what_is_no_document_is_said(text, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
-        cli._document(text, "--run")
+        arguments.document(text, "--run")
 
 
 def test_a_description_is_complete_or_refused_and_its_id_is_not_part_of_it():
     values = {"run": "a", "estimator": "ais", "settings": {}, "code": "c"}
-    assert cli._as(Evaluation, {"id": "anything", **values}, "--evaluation") == Evaluation(**values)
+    assert arguments.described(Evaluation, {"id": "anything", **values}, "--evaluation") == Evaluation(**values)
     with pytest.raises(UserError, match="does not describe one evaluation"):
-        cli._as(Evaluation, {"run": "a"}, "--evaluation")
+        arguments.described(Evaluation, {"run": "a"}, "--evaluation")

@@ -1,6 +1,7 @@
 """Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
 
 import importlib.util
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -213,3 +214,17 @@ def test_style_does_not_leak():
     with style():
         nothing_to_show("nothing")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("sentences", [1, 40])
+def test_a_reason_of_any_length_has_room(sentences):
+    reason = "No samples are here yet.\n" + "The run 0123456789ab of this row is not trained yet. " * sentences
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Matplotlib warns where a layout has no room
+        figure = nothing_to_show(reason)
+        figure.draw_without_rendering()
+    (text,) = figure.axes[0].texts
+    assert text.get_text().startswith("No samples are here yet.\nThe run 0123456789ab")
+    box = text.get_window_extent()
+    assert box.height < figure.bbox.height
+    assert box.width < figure.bbox.width

@@ -1,30 +1,28 @@
-"""The ledger: verdicts, statuses, uncertainties over seeds, selections, published numbers, paired differences."""
+"""The ledger: statuses, selections, published numbers, paired differences, provenance."""
 
 import importlib.util
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
-from dgmbench.assemble.outcomes import Archive, Combined, Outcome
-from dgmbench.assemble.published import Published
-from dgmbench.assemble.verdict import verdict
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.config import Experiment
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.workflow import FIGURES
 
 _SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
 synthetic = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(synthetic)
 LL = synthetic.LL
-PRINTED = Published(10.0, None, "exact", 0.5, "as printed", "a file")
 
 
 @pytest.fixture
@@ -33,74 +31,6 @@ def results(tmp_path, monkeypatch):
     # Figures have tests of their own, and take longer than everything here together.
     monkeypatch.setattr(experiment_module, "draw_all", lambda *figures: [])
     return tmp_path / "results"
-
-
-@pytest.mark.parametrize(
-    ("obtained", "better", "expected"),
-    [
-        (10.4, "higher", "reproduced"),
-        (10.5, "higher", "reproduced"),
-        (9.5, "lower", "reproduced"),
-        (10.6, "higher", "better"),
-        (9.4, "higher", "worse"),
-        (9.4, "lower", "better"),
-        (10.6, "lower", "worse"),
-        (10.6, "neither", "worse"),
-        (9.4, "neither", "worse"),
-    ],
-)
-def test_verdict_follows_tolerance_and_direction(obtained, better, expected):
-    assert verdict(obtained, "exact", better, "done", PRINTED, None)[0] == expected
-
-
-def test_verdict_never_compares_kinds_or_protocols_in_silence():
-    word, reason = verdict(10.0, "parzen", "higher", "done", PRINTED, None)
-    assert word == "protocol differs"
-    assert "parzen" in reason
-    assert "exact" in reason
-    assert verdict(10.0, "exact", "higher", "done", PRINTED, "other data") == ("protocol differs", "other data")
-
-
-def test_verdict_without_a_number():
-    assert verdict(None, "exact", "higher", "pending", PRINTED, "other data")[0] == "pending"
-    assert verdict(None, "exact", "higher", "failed", PRINTED, None)[0] == "failed"
-    assert verdict(None, "exact", "higher", "refused", None, None)[0] == "failed"
-    assert verdict(1.0, "exact", "higher", "done", None, "other data")[0] == "not published"
-
-
-def done(value, test_se=0.3, estimator_se=0.0, converged=None):
-    number = {"value": value, "test_se": test_se, "estimator_se": estimator_se, "converged": converged}
-    return Outcome("run", "evaluation", "done", number=number)
-
-
-def test_three_uncertainties_are_combined_apart():
-    combined = Combined((done(1.0, 0.3, 0.3), done(2.0, 0.5, 0.4), done(4.0, 0.1, 0.0)))
-    assert combined.obtained == pytest.approx(7 / 3)
-    assert combined.test_se == pytest.approx(0.3)
-    assert combined.estimator_se == pytest.approx(0.5 / 3)
-    assert combined.seed_sd == pytest.approx(np.std([1, 2, 4], ddof=1))
-    assert combined.status == "done"
-
-
-def test_one_seed_has_no_spread_over_seeds():
-    assert Combined((done(1.0),)).seed_sd is None
-
-
-def test_statuses_of_several_seeds():
-    failed = Outcome("r", "e", "failed", "diverged at step 3")
-    refused = Outcome("r", "e", "refused", "no density")
-    pending = Outcome("r", "e", "pending", "not trained")
-    partial = Combined((done(1.0), failed))
-    assert (partial.status, partial.obtained) == ("partial", 1.0)
-    assert partial.reason == "1 of 2 seeds; diverged at step 3"
-    assert Combined((failed, pending)).status == "failed"
-    assert "seed 1 pending: not trained" in Combined((failed, pending)).reason
-    assert Combined((refused, refused)).status == "refused"
-    assert Combined((pending, pending)).status == "pending"
-    assert Combined((done(1.0, converged=True), done(1.0, converged=True))).converged is True
-    unconverged = Combined((done(1.0, converged=True), done(1.0, converged=False)))
-    assert (unconverged.status, unconverged.converged) == ("unconverged", False)
-    assert "seed 1" in unconverged.reason
 
 
 def test_nothing_run_yet_is_pending_everywhere(results):
@@ -310,6 +240,7 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     experiments = synthetic.experiments()
     with pytest.raises(UserError, match="dgmbench assemble estimators-check"):
         ledger.collect(results, synthetic.params(), experiments)
+    assert ledger.without_tables(results, synthetic.params(), experiments) == list(experiments)
     for name in experiments:
         assemble(name, synthetic.params(), experiments, results, results.parent / "data")
     path = ledger.collect(results, synthetic.params(), experiments)
@@ -320,6 +251,11 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     assert not any(key.startswith("vae") for key in metrics["estimators-check"])
     summary = (results / "demo" / "ledger.md").read_text()
     assert f"| all | {len(collected)} |" in summary
+    assert ledger.without_tables(results, synthetic.params(), experiments) == []
+    links = re.findall(r"\]\(([^)]+)\)", summary)
+    figures = {f"figures/{name}{suffix}.png" for name in experiments for suffix in FIGURES}  # none is drawn here
+    assert set(links) == figures | {"ledger.csv"} | {f"tables/{name}.md" for name in experiments}
+    assert all((results / "demo" / link).is_file() for link in set(links) - figures)
     assert "diverged at step 40" in summary
 
 

@@ -1,7 +1,8 @@
 """After a clone: bring the large files, verify all that manifests name, and tell Snakemake what is done already.
 
-Git holds the small files of results/<budget>/, DVC the large ones under data/. Snakemake's own records are in
-neither: without them every time stamp of a fresh clone looks new.
+Git holds the small files of results/<budget>/, DVC the large ones under data/. The report's page is in neither, for
+it is made from the small files in a second; nor are Snakemake's own records, without which every time stamp of a
+fresh clone looks new.
 """
 
 import re
@@ -20,6 +21,7 @@ from dgmbench.files import read_json, sha256_file
 from dgmbench.layout import Layout
 from dgmbench.people import console, table
 from dgmbench.progress import ConsoleProgress, Progress
+from dgmbench.report.site import build
 from dgmbench.workflow import Workflow
 
 OK, MISSING, ALTERED = "ok", "missing", "altered"
@@ -70,6 +72,7 @@ def restore(params: Params, pull: bool) -> None:
             f"{len(altered)} files are not what their manifests say; remove them and run 'dgmbench restore' "
             f"again, or make them anew:\n  {_shortened(altered, chr(10) + '  ')}"
         )
+    remake_page(bench)
     targets = finished_targets(bench)
     if targets:
         print(f"Telling Snakemake that {len(targets)} results are there ...", flush=True)
@@ -153,6 +156,14 @@ def _show(findings: list[Finding]) -> None:
     for what, ok, missing, altered in rows:
         if missing:
             print(f"{missing} of {ok + missing + altered} {what} are not here: {_CONSEQUENCES[what]}.")
+
+
+def remake_page(bench: Workflow) -> None:
+    """Write the report's page, which git does not hold, where everything that it is made from is there."""
+    *ledger, page = bench.reported
+    made_from = [*ledger, *(path for name in bench.plan.experiments for path in bench.assembled(name))]
+    if not page.is_file() and _all_there(made_from):
+        build(bench.params, bench.experiments, bench.layout.results.parent)
 
 
 def finished_targets(bench: Workflow) -> list[str]:

@@ -1,7 +1,9 @@
 """The variational autoencoder against quadrature over its latent variables, and its gradients by differences."""
 
+import importlib.util
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,51 +17,14 @@ from dgmbench.models.variational import vae
 from dgmbench.models.variational._training import learning_rate
 from dgmbench.training.session import Session
 
+_SPEC = importlib.util.spec_from_file_location("vaes", Path(__file__).parent / "vaes.py")
+made = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(made)
+blobs, dataset, every_x, log_mean_exp = made.blobs, made.dataset, made.every_x, made.log_mean_exp
+log_prob_by_quadrature, network = made.log_prob_by_quadrature, made.network
+
+
 TWO_LAYERS = {"upper_latent": 2, "upper_hidden": [3]}
-
-
-def network(dimension: int, latent: int, seed: int = 0, scale: float = 1.0, **spec) -> vae.Model:
-    """A random machine in float64, whose posterior approximation is poor."""
-    generator = torch.Generator().manual_seed(seed)
-    model = vae.Model(vae.Spec(latent=latent, hidden=[5, 4], **spec), dimension)
-    model.load_state(
-        {
-            name: scale * torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            for name, value in model.state().items()
-        }
-    )
-    return model
-
-
-def every_x(d: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=d)), dtype=torch.float64)
-
-
-def log_prob_by_quadrature(model: vae.Model, x: Tensor) -> Tensor:
-    """log of the integral of N(z; 0, I) p(x given z), by the trapezium rule on [-9, 9] in each dimension."""
-    axis = torch.linspace(-9, 9, 20_001 if model.spec.latent == 1 else 301, dtype=torch.float64)
-    z = torch.cartesian_prod(*[axis] * model.spec.latent).reshape(-1, model.spec.latent)
-    log_cell = model.spec.latent * math.log(axis[1] - axis[0])
-    log_prior = -0.5 * (z**2).sum(1) - 0.5 * model.spec.latent * math.log(2 * math.pi) + log_cell
-    logits = model.decode(z)
-    log_p_x_given_z = x @ logits.T - torch.nn.functional.softplus(logits).sum(1)
-    return torch.logsumexp(log_p_x_given_z + log_prior, 1)
-
-
-def log_mean_exp(log_weights: Tensor) -> Tensor:
-    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
-
-
-def blobs(n: int, d: int) -> np.ndarray:
-    rng = np.random.default_rng(1)
-    rate = np.where(rng.random((n, 1)) < 0.5, 0.9, 0.1)
-    return (rng.random((n, d)) < rate).astype(np.uint8)
-
-
-def dataset(x: np.ndarray) -> Dataset:
-    third = len(x) // 3
-    parts = {"train": x[:third], "validation": x[third : 2 * third], "test": x[2 * third :]}
-    return Dataset("small", "small", "binary", x.shape[1:], {k: Split(v) for k, v in parts.items()}, {})
 
 
 @pytest.mark.parametrize("latent", [1, 2])
@@ -214,77 +179,6 @@ def test_warm_up_weighs_the_divergence_and_records_the_bound():
     divergence = torch.distributions.kl_divergence(*gaussians).sum(1)
     for epochs, weight in ((0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)):
         torch.testing.assert_close(halves[epochs][0] - plain[1], (1 - weight) * divergence)
-
-
-def test_closed_and_sampled_divergence_agree_over_two_layers():
-    """The highest layer in closed form given the layer below it has the mean of the draws; so has one layer."""
-    n = 100_000
-    for spec in ({}, TWO_LAYERS):
-        model, x = network(6, 2, scale=0.25, **spec), every_x(6)[5:6]
-        parts = [
-            model.terms(x, n, torch.Generator().manual_seed(seed), closed)[1][:, 0]
-            for seed, closed in ((1, True), (2, False))
-        ]
-        standard_error = math.hypot(*(part.std().item() for part in parts)) / math.sqrt(n)
-        # Beyond 4.5 standard errors in 150,000 seeds.
-        assert abs(parts[0].mean() - parts[1].mean()) < 4.5 * standard_error + 1e-9
-        assert parts[0].std() < parts[1].std()
-
-
-def two_layer_log_prob(model: vae.Model, x: Tensor) -> Tensor:
-    """log of the integral of N(y) N(z; m(y), s(y)^2) p(x given z) over both, by the trapezium rule on [-9, 9]^2."""
-    axis = torch.linspace(-9, 9, 1201, dtype=torch.float64)
-    mean, log_sd = model.networks.moments("upper_decoder", axis[:, None])
-    noise = axis[None, :]
-    z = mean + log_sd.exp() * noise
-    log_p = model.output.log_prob(x[:, None, None], model.decode(z[..., None]))
-    log_prior = -0.5 * (axis[:, None] ** 2 + noise**2) - math.log(2 * math.pi) + 2 * math.log(axis[1] - axis[0])
-    return torch.logsumexp((log_p + log_prior).flatten(1), 1)
-
-
-def test_two_layers_against_quadrature():
-    model = network(3, 1, seed=4, scale=0.15, upper_latent=1, upper_hidden=[3])
-    x = every_x(3)
-    exact = two_layer_log_prob(model, x)
-    assert torch.logsumexp(exact, 0).item() == pytest.approx(0.0, abs=1e-7)
-    ratio = torch.exp(model.log_weights(x, 100_000, torch.Generator().manual_seed(3)) - exact)
-    standard_error = ratio.std(0) / math.sqrt(len(ratio))
-    # 8 means, each beyond 5 standard errors in 1.7 million.
-    assert standard_error.max() < 0.01
-    assert ((ratio.mean(0) - 1).abs() < 5 * standard_error).all()
-    drawn = model.sample(20_000, torch.Generator().manual_seed(8))
-    observed = torch.bincount((drawn @ torch.tensor([4.0, 2, 1]).double()).long(), minlength=8)
-    expected = 20_000 * exact.exp()
-    # 7 degrees of freedom: P(chi-square > 35) = 1e-5.
-    assert ((observed - expected) ** 2 / expected).sum() < 35
-
-
-def test_two_layer_log_weights_by_hand():
-    """log p(y) + log p(z given y) + log p(x given z) - log q(z given x) - log q(y given z), noise as drawn."""
-    model, x = network(6, 2, scale=0.5, upper_latent=3), every_x(6)[:10]
-    weights = model.log_weights(x, 7, torch.Generator().manual_seed(9))
-    generator, normal = torch.Generator().manual_seed(9), torch.distributions.Normal
-    mean, log_sd = model.encode(x)
-    z = mean + log_sd.exp() * torch.randn(7, 10, 2, generator=generator, dtype=torch.float64)
-    mean_y, log_sd_y = model.networks.moments("upper_encoder", z)
-    y = mean_y + log_sd_y.exp() * torch.randn(7, 10, 3, generator=generator, dtype=torch.float64)
-    prior_mean, prior_log_sd = model.networks.moments("upper_decoder", y)
-    log_p = normal(0.0, 1.0).log_prob(y).sum(-1) + normal(prior_mean, prior_log_sd.exp()).log_prob(z).sum(-1)
-    log_q = normal(mean, log_sd.exp()).log_prob(z).sum(-1) + normal(mean_y, log_sd_y.exp()).log_prob(y).sum(-1)
-    log_p_x = torch.distributions.Bernoulli(logits=model.decode(z)).log_prob(x.expand(7, -1, -1)).sum(-1)
-    torch.testing.assert_close(weights, log_p + log_p_x - log_q, rtol=1e-10, atol=1e-9)
-
-
-def test_upper_posterior_means_are_means_over_the_layer_below():
-    model, x = network(6, 2, upper_latent=3), every_x(6)[:4]
-    lower, upper = model.posterior_means(x, 4000, torch.Generator().manual_seed(2))
-    torch.testing.assert_close(lower, model.encode(x)[0])
-    mean, log_sd = (value[:, None] for value in model.encode(x))
-    z = mean + log_sd.exp() * torch.randn(4, 20_000, 2, generator=torch.Generator().manual_seed(5)).double()
-    many = model.networks.moments("upper_encoder", z)[0]
-    standard_error = many.std(1) * math.sqrt(1 / 4000 + 1 / 20_000)
-    # 12 means, each beyond 5 standard errors in 1.7 million.
-    assert ((upper - many.mean(1)).abs() < 5 * standard_error + 1e-9).all()
 
 
 @pytest.mark.parametrize("values", ["unit", "real"])

@@ -25,6 +25,7 @@ COLUMNS = (
 LATER = ("bits_per_pixel",)  # columns that tables written by earlier versions do not have
 NUMBERS = ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread", "bits_per_pixel")
 PAIRED_SUFFIX = "-paired"
+_FIGURES = {"figure": "", "samples": "-samples", "training": "-training"}
 
 Record = dict[str, Any]
 
@@ -101,11 +102,17 @@ def of_budget(params: Params, experiments: dict[str, Experiment]) -> dict[str, E
     return {name: experiments[name] for name in asked if params.budget in experiments[name].budgets}
 
 
+def without_tables(results_root: Path, params: Params, experiments: dict[str, Experiment]) -> list[str]:
+    """The experiments of the budget that have not been assembled."""
+    tables = Path(results_root) / params.budget / "tables"
+    return [name for name in of_budget(params, experiments) if not (tables / f"{name}.csv").is_file()]
+
+
 def collect(results_root: Path, params: Params, experiments: dict[str, Experiment]) -> Path:
     """Write ledger.csv, metrics.json and ledger.md from the tables of one budget; return ledger.csv's path.
 
     metrics.json nests experiment -> "row | column | metric" -> obtained, done cells alone, for comparisons
-    between commits. ledger.md counts the verdicts.
+    between commits. ledger.md counts the verdicts and leads to the tables and figures.
 
     Raises:
         UserError: an experiment has not been assembled.
@@ -126,22 +133,31 @@ def collect(results_root: Path, params: Params, experiments: dict[str, Experimen
 
 
 def summary(tables: dict[str, list[Record]], budget: str) -> str:
-    """Counts of verdicts by experiment, as a Markdown table, and the cells that did not come out."""
+    """Counts of verdicts by experiment, as a Markdown table whose names lead to the tables and figures beside it, and
+    the cells that did not come out."""
     lines = [
         f"# Ledger, budget {budget}",
         "",
-        "| experiment | cells | " + " | ".join(VERDICTS) + " |",
-        "| --- |" + " ---: |" * (1 + len(VERDICTS)),
+        f"Every cell: [ledger.csv](ledger.csv). `dgmbench report --budget {budget}` writes the page with the "
+        "provenance of every number, `report/index.html`, from these files.",
+        "",
+        "| experiment | cells | " + " | ".join(VERDICTS) + " | pictures |",
+        "| --- |" + " ---: |" * (1 + len(VERDICTS)) + " --- |",
     ]
     total: Counter[str] = Counter()
     for name, rows in tables.items():
         counts = Counter(record["verdict"] for record in rows)
         total += counts
-        lines.append(f"| {name} | {len(rows)} | " + " | ".join(str(counts[verdict]) for verdict in VERDICTS) + " |")
+        pictures = ", ".join(f"[{text}](figures/{name}{suffix}.png)" for text, suffix in _FIGURES.items())
+        lines.append(f"| [{name}](tables/{name}.md) | {len(rows)} | {_counts(counts)} | {pictures} |")
     if len(tables) > 1:
-        lines.append(f"| all | {total.total()} | " + " | ".join(str(total[verdict]) for verdict in VERDICTS) + " |")
+        lines.append(f"| all | {total.total()} | {_counts(total)} | |")
     troubled = [r for rows in tables.values() for r in rows if r["status"] in ("failed", "refused", "partial")]
     if troubled:
         lines += ["", "Cells that did not come out whole:", ""]
         lines += [f"- {r['experiment']}, {key(r)}: {r['status']}: {r['reason']}" for r in troubled]
     return "\n".join(lines) + "\n"
+
+
+def _counts(counts: Counter[str]) -> str:
+    return " | ".join(str(counts[verdict]) for verdict in VERDICTS)

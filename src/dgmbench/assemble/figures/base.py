@@ -5,6 +5,7 @@ grey: series differ by marker and line style, colour only helps.
 """
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (6, 3)))
 INK, FAINT = "#222222", "#8a8a8a"
 NATS = "nats"
+_CHARACTERS, _MOST_LINES = 95, 12  # of a reason that stands in place of a figure
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,13 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
 
 
 def nothing_to_show(reason: str) -> "Figure":
-    """A figure that says why it is empty."""
-    figure, axes = new_figure(height=1.0)
+    """A figure that says why it is empty, as high as the reason's lines are: text that runs over has no layout."""
+    lines = [line for part in reason.splitlines() for line in textwrap.wrap(part, _CHARACTERS)]
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], "..."]
+    figure, axes = new_figure(height=max(1.0, 0.3 + 0.15 * len(lines)))
     axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, reason, ha="center", va="center", wrap=True, color=INK)
+    axes[0, 0].text(0.5, 0.5, "\n".join(lines), ha="center", va="center", color=INK)
     return figure
 
 

@@ -1,4 +1,8 @@
-"""Likelihood of image patches against the number of mixture components, with flat lines for the references."""
+"""Likelihood of image patches against the number of mixture components, with flat lines for the references.
+
+Layered mixtures stand at the size of their top layer; a second panel enlarges their part of the test split and names
+the sizes of all their layers.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_PUBLISHED = 6
 SPLITS = ("train", "validation", "test")
+BESIDE = 1.09  # the factor between layered models that have one size of the top layer
 # Where several rows have a curve, colour and marker tell the row, and the line the split.
 SPLIT_LINES = {"test": "-", "validation": ":", "train": (0, (5, 2))}
 
@@ -37,20 +42,29 @@ def draw(data: FigureData, options: dict) -> "Figure":
     obtained = done(cells)
     if obtained.empty and cells["published"].isna().all():
         return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")
-    figure, axes = new_figure(height=3.4)
-    panel = axes[0, 0]
     curve = where(obtained, (x in parameters for parameters in obtained["parameters"]))
-    curve = curve[~curve["variant"].str.contains("chosen on validation")]
-    _curves(panel, curve, x)
-    _flat_lines(panel, obtained[~obtained["row_name"].isin(curve["row_name"])], data)
-    _published(panel, cells, data)
+    curve = _placed(curve[~curve["variant"].str.contains("chosen on validation")], x)
+    layered = curve[(curve["sizes"] != "") & (curve["split"] == "test")]
+    figure, axes = new_figure(1 if layered.empty else 2, 1, height=3.4 if layered.empty else 6.4)
+    panel = axes[0, 0]
+    _curves(panel, curve)
+    flat = obtained[~obtained["row_name"].isin(curve["row_name"])]
+    _flat_lines(panel, flat, data)
+    if layered.empty:
+        _published(panel, cells, data)
+    else:
+        panel.set_title("a  All splits")
+        _published(panel, cells[cells["published"] < layered["obtained"].min()], data)
+        _flat_lines(axes[1, 0], flat, data, bands=False)
+        _enlarged(axes[1, 0], curve[curve["split"] == "test"], layered, cells, data)
     unit = cells["unit"].iloc[0]
     kinds = ", ".join(dict.fromkeys(cells["kind"]))
-    layered = any(isinstance(p[x], (list, tuple)) for p in curve["parameters"])
-    panel.set_xlabel(f"number of {x}{', of layered models in the top layer' if layered else ''} [count]")
-    panel.set_ylabel(f"mean {metric.replace('_', ' ')} [{unit}], {kinds}")
+    for drawn in axes[:, 0]:
+        top = "" if layered.empty else ", of layered models in the top layer"
+        drawn.set_xlabel(f"number of {x}{top} [count]")
+        drawn.set_ylabel(f"mean {metric.replace('_', ' ')} [{unit}], {kinds}")
+        grid(drawn)
     panel.margins(y=0.08)
-    grid(panel)
     handles, labels = panel.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=3)
@@ -62,19 +76,33 @@ def _split(cell: pd.Series) -> str:
     return next((split for split in SPLITS if split in cell["evaluation_name"]), "test")
 
 
-def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
+def _placed(curve: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The cells with their split, the sizes of a layered model (40-5-20; empty for others), and their `place`: the size
+    of the top layer, the first of the list. Layered models of one top layer stand beside each other around it."""
+    values = [p[x] for p in curve["parameters"]]
+    tops = [float(v[0] if isinstance(v, (list, tuple)) else v) for v in values]
+    sizes = ["-".join(map(str, v)) if isinstance(v, (list, tuple)) else "" for v in values]
+    curve = curve.assign(split=[_split(c) for _, c in curve.iterrows()], top=tops, sizes=sizes)
+    models = {(top, c["row"]): None for (_, c), top in zip(curve.iterrows(), tops) if c["sizes"]}
+    sharing = {top: [row for other, row in models if other == top] for top in tops}
+    shift = {
+        (top, row): BESIDE ** (rows.index(row) - (len(rows) - 1) / 2) for top, rows in sharing.items() for row in rows
+    }
+    return curve.assign(place=[top * shift.get((top, row), 1.0) for top, row in zip(tops, curve["row"])])
+
+
+def _curves(panel: "Axes", curve: pd.DataFrame) -> None:
     if curve.empty:
         panel.set_xticks([])
         return
-    curve = curve.assign(x=[_size(p[x]) for p in curve["parameters"]], split=[_split(c) for _, c in curve.iterrows()])
     several = curve["row_name"].nunique() > 1
     rows = list(dict.fromkeys(curve["row_name"]))
     groups = curve.groupby(["row_name", "split"], sort=False)
     order = sorted(groups, key=lambda item: (rows.index(item[0][0]), SPLITS.index(item[0][1])))
     for index, ((name, split), cells) in enumerate(order):
-        cells = cells.sort_values("x")
+        cells = cells.sort_values("place")
         se = cells["test_se"].fillna(0).to_numpy(dtype=float)
-        value, places = cells["obtained"].to_numpy(dtype=float), cells["x"].to_numpy(dtype=float)
+        value, places = cells["obtained"].to_numpy(dtype=float), cells["place"].to_numpy(dtype=float)
         drawn = series_style(rows.index(name) if several else index)
         label = f"{split} split"
         if several:
@@ -94,16 +122,34 @@ def _curves(panel: "Axes", curve: pd.DataFrame, x: str) -> None:
     if several:
         for split in (split for split in SPLIT_LINES if split in set(curve["split"])):
             panel.plot([], [], color=FAINT, linestyle=SPLIT_LINES[split], label=f"{split} split")
-    if (curve["x"] > 0).all():
+    if (curve["top"] > 0).all():
         panel.set_xscale("log", base=2)
-        ticks = sorted(set(curve["x"]))
+        ticks = sorted(set(curve["top"]))
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
 
 
-def _size(value: "float | list[int]") -> float:
-    """A layered mixture stands at the size of its top layer, the first of its list."""
-    return float(value[0] if isinstance(value, (list, tuple)) else value)
+def _enlarged(panel: "Axes", curve: pd.DataFrame, layered: pd.DataFrame, cells: pd.DataFrame, data: FigureData) -> None:
+    """The test split where the layered models are, each with the sizes of its layers, and the published numbers."""
+    _curves(panel, curve)
+    low, high = layered["obtained"].min(), max(layered["obtained"].max(), curve["obtained"].max())
+    published = cells["published"][(cells["published"] > low) & cells["published"].notna()]
+    high = max([high, *published])
+    panel.set_ylim(low - 0.12 * (high - low), high + 0.12 * (high - low))
+    panel.set_xlim(layered["place"].min() / 2, None)
+    for _, cell in layered.iterrows():
+        panel.annotate(
+            cell["sizes"],
+            (cell["place"], cell["obtained"]),
+            xytext=(0, -5),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=6.5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+        )
+    _published(panel, cells[~(cells["published"] < low)], data)
+    panel.set_title("b  Test split, enlarged; layered models with the sizes of their layers, the top one first")
 
 
 def _base_label(cells: pd.DataFrame) -> str:
@@ -111,8 +157,8 @@ def _base_label(cells: pd.DataFrame) -> str:
     return str(cells["label"].iloc[0] or cells["row_name"].iloc[0])
 
 
-def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    """Rows without the grid's key: a horizontal line at the test value, with its band."""
+def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData, bands: bool = True) -> None:
+    """Rows without the grid's key: a horizontal line at the test value, with its band of one standard error."""
     flat = where(cells, (_split(cell) == "test" for _, cell in cells.iterrows()))
     flat = flat[~flat["variant"].str.contains("chosen on validation")]
     for index, (_, cell) in enumerate(flat.iterrows()):
@@ -120,7 +166,7 @@ def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
         panel.axhline(
             cell["obtained"], color=INK, linewidth=1.1, linestyle=LINES[(index + 2) % len(LINES)], label=label
         )
-        if pd.notna(cell["test_se"]):
+        if bands and pd.notna(cell["test_se"]):
             low, high = cell["obtained"] - cell["test_se"], cell["obtained"] + cell["test_se"]
             panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
 

@@ -1,0 +1,93 @@
+"""Runs that no experiment asks for any more: a spec, the data or the meaning of the code has moved on since.
+
+A run counts as asked for whatever its seed and device: those are chosen for a machine, and not superseded.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dgmbench.config import Experiment, Params
+from dgmbench.files import canonical_json, read_json
+from dgmbench.layout import Layout
+from dgmbench.people import console, table
+from dgmbench.runs import make_plan
+
+_IDENTITY = re.compile("[0-9a-f]{12}")
+_MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A run that nothing asks for: its folders, their size, and the experiments whose tables still show it."""
+
+    id: str
+    document: dict[str, Any]  # empty where the run left no spec
+    folders: tuple[Path, ...]
+    bytes: int
+    shown: tuple[str, ...]
+
+
+def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *, delete: bool) -> None:
+    """Print the leftovers of a budget, and delete those that no table shows where `delete` is set."""
+    found = leftovers(params, experiments, layout)
+    kept, free = [x for x in found if x.shown], [x for x in found if not x.shown]
+    if free:
+        rows = [(*_described(x), f"{x.bytes / 1e6:,.1f} MB", ", ".join(map(str, x.folders))) for x in free]
+        heading = ("run", "model", "dataset", "seed", "size", "folders")
+        console().print(table(f"Runs that no experiment of the budget {params.budget} asks for", heading, rows))
+    total = f"{len(free)} runs, {sum(x.bytes for x in free) / 1e6:,.1f} MB"
+    if not free:
+        print(f"Every run of the budget {params.budget} is asked for, or shown by a table: there is nothing to delete.")
+    elif delete:
+        for folder in (folder for x in free for folder in x.folders):
+            shutil.rmtree(folder)
+        print(f"Deleted: {total}.")
+    else:
+        print(f"{total}: `dgmbench clean --budget {params.budget} --yes` deletes them.")
+    if kept:
+        names = ", ".join(sorted({name for x in kept for name in x.shown}))
+        print(
+            f"{len(kept)} more are kept, because the tables of {names} still show them: `snakemake` makes the tables "
+            "of what is asked for now."
+        )
+
+
+def leftovers(params: Params, experiments: dict[str, Experiment], layout: Layout) -> list[Leftover]:
+    """Every run under results/, data/runs/ and work/ of the budget that no experiment of it asks for."""
+    plan = make_plan(params.model_copy(update={"experiments": "all"}), experiments)
+    asked = {_meaning(run.document) for run in plan.runs.values()}
+    shown = {name: _shown(layout.results / "provenance" / f"{name}.json") for name in plan.experiments}
+    rooms = (layout.run, layout.blobs, layout.work)
+    there = {path.name for room in rooms for path in room("any").parent.glob("*") if _IDENTITY.fullmatch(path.name)}
+    found = []
+    for identity in sorted(there - set(plan.runs)):
+        document = _document(layout, identity)
+        if document and _meaning(document) in asked:
+            continue
+        folders = tuple(room(identity) for room in rooms if room(identity).is_dir())
+        size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+        by = tuple(name for name, runs in shown.items() if identity in runs)
+        found.append(Leftover(identity, document, folders, size, by))
+    return found
+
+
+def _meaning(document: dict[str, Any]) -> str:
+    return canonical_json({name: document.get(name) for name in _MEANING})
+
+
+def _document(layout: Layout, identity: str) -> dict[str, Any]:
+    path = layout.run(identity) / "spec.yaml"
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def _shown(provenance: Path) -> set[str]:
+    return set(read_json(provenance)["runs"]) if provenance.is_file() else set()
+
+
+def _described(leftover: Leftover) -> tuple[str, ...]:
+    return (leftover.id, *(str(leftover.document.get(name, "?")) for name in ("model", "dataset", "seed")))
