@@ -23,9 +23,9 @@ def updates(monkeypatch, module, **spec) -> list[dict]:
     """What each layer was updated with, in the order of the updates, in epochs of four minibatches."""
     found, update = [], module.update
 
-    def noted(machine, velocity, data, chains, rule, drawn):
+    def noted(machine, velocity, data, chains, rule, drawn, centres=None):
         before = {name: value.clone() for name, value in machine.parameters().items()}
-        moved = update(machine, velocity, data, chains, rule, drawn)
+        moved = update(machine, velocity, data, chains, rule, drawn, centres)
         change = {name: value - before[name] for name, value in machine.parameters().items()}
         found.append({"machine": machine, "data": data, "chains": chains, "rule": rule, "change": change})
         return moved
@@ -38,7 +38,14 @@ def updates(monkeypatch, module, **spec) -> list[dict]:
 @pytest.mark.parametrize("training", ["pcd", "cd", "cd_growing"])
 def test_every_layer_of_a_belief_network_is_trained_as_a_machine_by_itself(monkeypatch, training):
     spec = {"hidden": [4, 6], "epochs": 2, "training": training, "grow_every": 1, "gibbs_steps": 2}
-    spec |= {"learning_rate": 0.2, "momentum": 0.5, "momentum_end": 0.9, "weight_decay": 0.1, "sparsity_cost": 0.3}
+    spec |= {
+        "learning_rate": 0.2,
+        "momentum": 0.5,
+        "momentum_end": 0.9,
+        "centred": True,
+        "weight_decay": 0.1,
+        "sparsity_cost": 0.3,
+    }
     found = updates(monkeypatch, dbn, **spec)
     assert [call["machine"].weights.shape for call in found] == [(6, 4)] * 8 + [(4, 6)] * 8
     for number, call in enumerate(found):
@@ -46,6 +53,7 @@ def test_every_layer_of_a_belief_network_is_trained_as_a_machine_by_itself(monke
         assert rule.rate == pytest.approx(0.2 * (1 - done / 8))
         assert rule.momentum == pytest.approx(0.5 + 0.4 * done / 7)
         assert rule.sweeps == 2 + (training == "cd_growing" and done > 3)
+        assert rule.centring == (1.0 if done == 0 else 0.01)
         assert (rule.weight_decay, rule.sparsity_cost, rule.sparsity_target) == (0.1, 0.3, 0.1)
         assert (call["chains"] is not None) == (training == "pcd")
         assert set(call["data"].unique().tolist()) <= {0.0, 1.0}

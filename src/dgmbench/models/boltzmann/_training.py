@@ -9,12 +9,20 @@ with the second term, the model's, from the ends of Markov chains. `cd`: k sweep
     CE(t, q) = -t log q - (1 - t) log(1 - q),    q_j = mean_n p_nj,  p_nj = p(h_j = 1 given v_n) = sigmoid(x_nj)
     d CE(t, q_j)/dx_nj = (q_j - t) / (q_j (1 - q_j)) p_nj (1 - p_nj) / N
 
+`centred` machines of binary units move along the gradient in other coordinates, with running means mu of v and lambda
+of p(h = 1 given v) over the data: E = -(v - mu).a' - (h - lambda).b' - (v - mu) W (h - lambda). The machine is the same
+one, the direction is uphill as well, and it does not depend on which value of a unit is called 1. In the machine's own
+coordinates it is, with V the velocity of the ordinary gradient,
+
+    W: D = V_W - V_a lambda' - mu V_b',    a: V_a - D lambda,    b: V_b - D' mu
+
 References: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14, 2002;
 Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient", ICML 2008; growing
 k: Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008; sparsity: Lee, Ekanadham
 and Ng, "Sparse deep belief net model for visual area V2", NIPS 2007, its penalty as the cross-entropy of Hinton, "A
 practical guide to training restricted Boltzmann machines", 2010, section 11, of the minibatch and without his running
-average, so that the gradient is exact.
+average, so that the gradient is exact; centring: Melchior, Fischer and Wiskott, "How to center deep Boltzmann
+machines", Journal of Machine Learning Research 17, 2016.
 """
 
 from collections.abc import Callable
@@ -30,8 +38,10 @@ from dgmbench.models.base import ModelSpec
 from dgmbench.training.session import Session
 
 Velocity = dict[str, Tensor]  # name of a parameter -> the direction that it moves in
+Centres = dict[str, Tensor]  # visible (d,), hidden (m,): running means over the data
 
 _MONITORED = 500  # examples of the training and of the validation split whose free energies are compared
+_CENTRING = 0.01  # share of a minibatch's means in the running ones
 _LEAST_VARIANCE = 1e-6  # of q_j: below it a unit counts as never or always on, and CE's slope is not followed further
 
 
@@ -61,8 +71,17 @@ class TrainingSpec(ModelSpec):
     sample_sweeps: int = Field(1000, ge=1, description="Gibbs sweeps from the base rates before a sample is taken.")
 
 
+class BinarySpec(TrainingSpec):
+    centred: bool = Field(
+        False,
+        description="Take the gradient with respect to the couplings of units less their mean activities: the same "
+        "model, and a training that depends less on how often units are on.",
+    )
+
+
 class Updated(Protocol):
-    """What `update` asks of a machine; its tensors are changed in place."""
+    """What `update` asks of a machine; its tensors are changed in place. Parameters come as weights, visible biases,
+    hidden biases, and others where there are some."""
 
     def parameters(self) -> dict[str, Tensor]: ...
     def hidden_input(self, visible: Tensor) -> Tensor: ...
@@ -91,6 +110,7 @@ class Rule:
     weight_decay: float = 0.0
     sparsity_target: float = 0.1
     sparsity_cost: float = 0.0
+    centring: float = 0.0  # share of the minibatch's means in the centres; 0 where nothing is centred
 
 
 @dataclass(frozen=True)
@@ -103,9 +123,15 @@ class Moved:
 
 
 def update(
-    machine: Updated, velocity: Velocity, data: Tensor, chains: Tensor | None, rule: Rule, generator: torch.Generator
+    machine: Updated,
+    velocity: Velocity,
+    data: Tensor,
+    chains: Tensor | None,
+    rule: Rule,
+    generator: torch.Generator,
+    centres: Centres | None = None,
 ) -> Moved:
-    """One update of the machine and of its velocity, in place, from a minibatch (n, d).
+    """One update of the machine and of its velocity, and of `centres` where they are used, in place, from (n, d).
 
     Persistent `chains` (c, d) are moved on, in place, under the parameters before the update, which uses where they
     were: one product with the weights serves both the data's and the chains' hidden units. Without them chains start at
@@ -132,13 +158,35 @@ def update(
     machine.accumulate(velocity, rule.momentum, visible, slope, sign)
     if rule.weight_decay:
         velocity["weights"].add_(parameters["weights"], alpha=-rule.weight_decay)
-    for name, direction in velocity.items():
+    directions = velocity
+    if rule.centring:
+        for centre, now in zip(centres.values(), (data.mean(0), mean[:n].mean(0)), strict=True):
+            centre.lerp_(now, rule.centring)
+        directions = centred(velocity, *centres.values())
+    for name, direction in directions.items():
         parameters[name].add_(direction, alpha=rule.rate)
     return Moved(mean[:n].mean(), moved, hidden)
 
 
+def centred(velocity: Velocity, visible: Tensor, hidden: Tensor) -> Velocity:
+    """The direction in the machine's own parameters that `velocity` is in those of units less (d,) and (m,) centres."""
+    (w, of_weights), (a, of_visible), (b, of_hidden) = velocity.items()
+    found = (of_weights - torch.outer(of_visible, hidden)).addr_(visible, of_hidden, alpha=-1)
+    return {w: found, a: of_visible - found @ hidden, b: of_hidden - visible @ found}
+
+
+def centres_of(parameters: Velocity) -> Centres:
+    """Room for the running means of visible and hidden units; the first update fills it."""
+    _, visible, hidden = list(parameters.values())[:3]
+    return {"visible": torch.zeros_like(visible), "hidden": torch.zeros_like(hidden)}
+
+
 def train(
-    machine: Machine, data: Dataset, session: Session, transform: Callable[[Tensor], Tensor] = lambda x: x
+    machine: Machine,
+    data: Dataset,
+    session: Session,
+    transform: Callable[[Tensor], Tensor] = lambda x: x,
+    is_centred: bool = False,
 ) -> None:
     """Stochastic ascent of the likelihood of the transformed training data, by `update`.
 
@@ -154,7 +202,8 @@ def train(
     chains = machine.first_chains(spec.chains if persistent else 0, generator)
     parameters = machine.parameters()
     velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    session.track(parameters=parameters, velocity=velocity, other={"chains": chains, "order": order})
+    centres = centres_of(parameters)
+    session.track(parameters=parameters, velocity=velocity, centres=centres, other={"chains": chains, "order": order})
 
     def take(split: Split, rows: Tensor | slice) -> Tensor:
         return transform(split.take(rows, generator).to(session.device))
@@ -164,8 +213,8 @@ def train(
         if place == 0:
             order.copy_(torch.randperm(len(order), generator=generator, device=session.device))
         x = take(data.train, order[place * batch : (place + 1) * batch])
-        rule = rule_at(spec, step, total, batches)
-        moved = update(machine, velocity, x, chains if persistent else None, rule, generator)
+        rule = rule_at(spec, step, total, batches, is_centred)
+        moved = update(machine, velocity, x, chains if persistent else None, rule, generator, centres)
         session.record(hidden_activity=moved.activity)
         if place == batches - 1:
             found = energies_and_changes(machine, x, moved)
@@ -187,7 +236,7 @@ def energies_and_changes(machine: Updated, data: Tensor, moved: Moved) -> dict[s
     }
 
 
-def rule_at(spec: TrainingSpec, step: int, total: int, batches: int) -> Rule:
+def rule_at(spec: TrainingSpec, step: int, total: int, batches: int, is_centred: bool) -> Rule:
     """Of update `step` among `total`, with so many in an epoch: the step size falls linearly to zero."""
     return Rule(
         sweeps=sweeps_at(spec, step // batches),
@@ -196,6 +245,7 @@ def rule_at(spec: TrainingSpec, step: int, total: int, batches: int) -> Rule:
         weight_decay=spec.weight_decay,
         sparsity_target=spec.sparsity_target,
         sparsity_cost=spec.sparsity_cost,
+        centring=(1.0 if step == 0 else _CENTRING) if is_centred else 0.0,
     )
 
 

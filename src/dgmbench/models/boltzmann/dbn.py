@@ -40,9 +40,10 @@ from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.boltzmann._layers import NAMES, Layer
 from dgmbench.models.boltzmann._training import (
+    BinarySpec,
     Rule,
-    TrainingSpec,
     Velocity,
+    centres_of,
     energies_and_changes,
     passes,
     rule_at,
@@ -56,6 +57,7 @@ SMOKE = {
     "batch_size": 20,
     "chains": 20,
     "learning_rate": 0.1,
+    "centred": True,
     "up_down_epochs": 2,
     "sample_sweeps": 20,
 }
@@ -64,7 +66,7 @@ _MEANS_OF = 10_000  # training examples that a layer's base rates are measured o
 _PSEUDO_COUNT = 5.0
 
 
-class Spec(TrainingSpec):
+class Spec(BinarySpec):
     """Each layer is trained by itself with what restricted Boltzmann machines share; its defaults differ in places."""
 
     hidden: list[int] = Field([500, 2000], min_length=1, description="Binary units of each hidden layer, upwards.")
@@ -155,7 +157,11 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
         batch = min(spec.batch_size, len(data.train))
         batches = len(data.train) // batch
         order = torch.zeros(len(data.train), dtype=torch.int64, device=device)
-        session.track(parameters=self.parameters, velocity=velocity, chains=chains, other={"order": order})
+        centres = {i: centres_of(self.layer(i).parameters()) for i in levels}
+        kept = {f"{side}.{i}": centre for i in levels for side, centre in centres[i].items()}
+        session.track(
+            parameters=self.parameters, velocity=velocity, chains=chains, centres=kept, other={"order": order}
+        )
 
         each, fine = spec.epochs * batches, spec.up_down_epochs * batches
         greedy = each * len(spec.hidden)
@@ -177,7 +183,8 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
             below = self.recognise(x, generator, level - 1)[-1]
             layer, own = self.layer(level), {name: velocity[f"{name}.{level}"] for name in NAMES}
             persistent = chains[f"{level}"] if spec.training == "pcd" else None
-            moved = update(layer, own, below, persistent, rule_at(spec, done, each, batches), generator)
+            rule = rule_at(spec, done, each, batches, spec.centred)
+            moved = update(layer, own, below, persistent, rule, generator, centres[level])
             found = {"hidden_activity": moved.activity}
             if (step + 1) % batches == 0:
                 found |= energies_and_changes(layer, below, moved)
