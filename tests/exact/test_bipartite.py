@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators.enumeration import log_partition
+from dgmbench.models.boltzmann._binary import Draws
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
-from dgmbench.models.boltzmann._layers import NAMES, Layer, counts, update
+from dgmbench.models.boltzmann._layers import NAMES, Layer, counts
+from dgmbench.models.boltzmann._training import Rule, update
 
 
 def states(bits: int) -> Tensor:
@@ -109,14 +111,17 @@ def test_a_layer_with_copies_is_the_machine_of_all_copies(copies):
     layer, whole = Layer(*parameters, *copies), copied(*parameters, copies)
     every = states(2 * copies[0])
     added = every.unflatten(1, (copies[0], 2)).sum(1)
-    torch.testing.assert_close(-layer.free_energy(added), whole.log_unnormalised(every))
-    one_copy = torch.sigmoid(whole.other_input(every))[:, :2]
-    torch.testing.assert_close(layer.above_mean(added), one_copy)
+    torch.testing.assert_close(layer.log_unnormalised(added), whole.log_unnormalised(every))
+    torch.testing.assert_close(layer.hidden_input(added), whole.other_input(every)[:, :2])
+    others = states(2 * copies[1])
+    torch.testing.assert_close(
+        layer.visible_input(others.unflatten(1, (copies[1], 2)).sum(1)), whole.own_input(others)[:, :2]
+    )
 
 
 @pytest.mark.parametrize("copies", [(1, 1), (2, 1), (1, 2), (2, 2)])
 def test_direction_is_the_exact_gradient_divided_by_the_copies(copies):
-    """Where the negative states are draws of the machine; the gradient by automatic differentiation of log p(data)."""
+    """With the model's phase summed over all states; the gradient by automatic differentiation of log p(data)."""
     leaves = [p.requires_grad_(True) for p in (normal(2, 2, scale=0.7), normal(2, seed=1), normal(2, seed=2))]
     whole, every = copied(*leaves, copies), states(2 * copies[0])
     data = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
@@ -127,11 +132,30 @@ def test_direction_is_the_exact_gradient_divided_by_the_copies(copies):
     exact["above"] = leaves[2].grad / copies[1]
     layer = Layer(*(leaf.detach() for leaf in leaves), *copies)
     added = every.unflatten(1, (copies[0], 2)).sum(1)
-    drawn = torch.multinomial(log_prob.exp().detach(), 200_000, replacement=True, generator=generator(3))
-    found = layer.direction(layer.tied(data), added[drawn])
+    visible = torch.cat([layer.tied(data), added])
+    sign = torch.cat([torch.full((3,), 1 / 3, dtype=torch.float64), -log_prob.exp().detach()])
+    found = {name: torch.ones_like(getattr(layer, name)) for name in NAMES}
+    layer.accumulate(found, 0.5, visible, torch.sigmoid(layer.hidden_input(visible)) * sign[:, None], sign)
     for name in NAMES:
-        # Every statistic lies in [0, 1]: standard error at most 0.0011; 8 comparisons at 5 of them, 4 times over.
-        assert (found[name] - exact[name]).abs().max() < 5 * 0.5 / math.sqrt(200_000), name
+        torch.testing.assert_close(found[name], 0.5 + exact[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("copies", [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_sweeps_of_a_layer_leave_the_machine_of_all_copies_invariant(copies):
+    parameters = normal(2, 2, scale=0.8), normal(2, seed=1), normal(2, seed=2)
+    layer, every = Layer(*parameters, *copies), states(2 * copies[0])
+    added = every.unflatten(1, (copies[0], 2)).sum(1)
+    p = torch.softmax(copied(*parameters, copies).log_unnormalised(every), 0)
+    start = added[torch.multinomial(p, 40_000, replacement=True, generator=generator(6))]
+    visible, hidden = layer.gibbs(torch.sigmoid(layer.hidden_input(start)), 2, generator(7))
+    assert visible.max() == copies[0]
+    assert hidden.max() == copies[1]
+    code = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    expected = 40_000 * torch.zeros(9, dtype=torch.float64).index_add(0, (added @ code).long(), p)
+    observed, reached = torch.bincount((visible @ code).long(), minlength=9), expected > 0
+    # At most 8 degrees of freedom, P(chi-square > 45) = 4e-7; 4 machines.
+    assert ((observed - expected)[reached] ** 2 / expected[reached]).sum() < 45
+    assert observed[~reached].sum() == 0
 
 
 def generator(seed: int) -> torch.Generator:
@@ -140,30 +164,34 @@ def generator(seed: int) -> torch.Generator:
 
 def test_counts_are_binomial():
     p, n = 0.3, 60_000
-    drawn = counts(torch.full((n, 1), p, dtype=torch.float64), 2, generator(4))
+    drawn = counts(torch.full((n, 1), p, dtype=torch.float64), 2, Draws(generator(4)))
     observed = torch.bincount(drawn.flatten().long(), minlength=3)
     expected = n * torch.tensor([(1 - p) ** 2, 2 * p * (1 - p), p**2])
     # P(chi-square with 2 degrees of freedom > 25) = 4e-6.
     assert ((observed - expected) ** 2 / expected).sum() < 25
 
 
-class Rule:
-    gibbs_steps, momentum, weight_decay = 1, 0.5, 0.1
-
-
 @pytest.mark.parametrize("persistent", [False, True])
 def test_update_moves_by_momentum_times_velocity_plus_direction(persistent):
+    """The negative states are where persistent chains were, or where fresh ones end."""
     layer = Layer(normal(3, 2), normal(3, seed=1), normal(2, seed=2), 2, 1)
     before = {name: getattr(layer, name).clone() for name in NAMES}
     velocity = {name: torch.ones_like(before[name]) for name in NAMES}
-    data, chains = states(3), 2 * states(3)[:4] if persistent else None
-    start = layer.tied(data) if chains is None else chains.clone()
-    negative = layer.sweep(start, generator(5))
-    expected = layer.direction(layer.tied(data), negative)
-    expected["weights"] = expected["weights"] - 0.1 * before["weights"]
-    gap = layer.free_energy(layer.tied(data)).mean() - layer.free_energy(negative).mean()
-    assert update(layer, velocity, data, chains, Rule(), 0.01, generator(5)) == pytest.approx(float(gap))
+    data, chains = layer.tied(states(3)), 2 * states(3)[:4] if persistent else None
+    start = data if chains is None else chains.clone()
+    ends, hidden = layer.gibbs(torch.sigmoid(layer.hidden_input(start)), 3, generator(5))
+    negative = start if persistent else ends
+    up, down = (torch.sigmoid(layer.hidden_input(x)) for x in (data, negative))
+    expected = {
+        "weights": (data.T @ up / 8 - negative.T @ down / len(negative)) / 2 - 0.1 * before["weights"],
+        "below": (data.mean(0) - negative.mean(0)) / 2,
+        "above": up.mean(0) - down.mean(0),
+    }
+    moved = update(layer, velocity, data, chains, Rule(3, 0.01, 0.5, 0.1), generator(5))
+    torch.testing.assert_close(moved.visible, ends)
+    torch.testing.assert_close(moved.hidden, hidden)
+    torch.testing.assert_close(moved.activity, up.mean())
     for name in NAMES:
         torch.testing.assert_close(getattr(layer, name), before[name] + 0.01 * (0.5 + expected[name]))
     if persistent:
-        torch.testing.assert_close(chains, negative)
+        torch.testing.assert_close(chains, ends)

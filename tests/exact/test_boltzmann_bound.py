@@ -65,6 +65,22 @@ def test_with_annealed_log_z_the_estimate_is_the_truth_within_its_error(kind):
     assert log_z.converged
 
 
+@pytest.mark.parametrize("module", [boltzmann_bound, boltzmann_bound_enumeration])
+def test_an_estimate_that_more_draws_would_raise_has_not_converged(module):
+    """The log of a mean of few weights is too low, and what it gains from half as many says so."""
+    model = belief.network(4, [3, 4], scale=1.5)
+    truth = torch.log_softmax(belief.marginal(model), 0)[DATA.test.all().long() @ torch.tensor([8, 4, 2, 1])].numpy()
+    annealing = {"temperatures": 1000, "chains": 500} if module is boltzmann_bound else {}
+    for k, enough in ((2, False), (4000, True)):
+        log_z, bound, estimate = numbers(module, model, k=k, **annealing)
+        assert log_z.converged is not False
+        assert bound.converged == log_z.converged
+        assert estimate.converged == enough
+        assert (estimate.evidence["gain_of_doubling"] > 0.1) != enough
+        assert ("too few draws" in (estimate.evidence["not_converged_because"] or "")) != enough
+        assert (estimate.value < truth.mean() - 0.2) != enough
+
+
 def test_a_single_layer_needs_no_draws():
     model = belief.network(4, [3])
     truth = torch.log_softmax(belief.marginal(model), 0)[DATA.test.all().long() @ torch.tensor([8, 4, 2, 1])].numpy()

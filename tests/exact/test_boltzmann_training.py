@@ -120,6 +120,60 @@ def test_one_update_is_the_one_that_the_equations_say():
     assert row["reconstruction_error"] == pytest.approx(6 * float(error), rel=1e-4)
 
 
+def in_centred_coordinates(weights, visible_bias, hidden_bias, mu, lam, sign: int):
+    """From biases of v and h to those of v - mu and h - lambda (sign 1), or back (sign -1)."""
+    return weights, visible_bias + sign * weights @ lam, hidden_bias + sign * mu @ weights
+
+
+def test_the_centred_direction_is_the_gradient_in_centred_coordinates():
+    """Of the enumerated log-likelihood, by automatic differentiation; carried back to the machine's own parameters."""
+    drawn = torch.Generator().manual_seed(3)
+    weights, a, b = (torch.randn(*s, generator=drawn, dtype=torch.float64) for s in ((6, 3), (6,), (3,)))
+    mu, lam = (torch.rand(m, generator=drawn, dtype=torch.float64) for m in (6, 3))
+    x, model = torch.from_numpy(BINARY[:20]).double(), rbm.Model(rbm.Spec(hidden=3), 6)
+    states = torch.tensor(list(itertools.product((0.0, 1.0), repeat=6)), dtype=torch.float64)
+
+    def gradient(leaves, own) -> list[torch.Tensor]:
+        names = ("weights", "visible_bias", "hidden_bias")
+        model.load_state({**dict(zip(names, own, strict=True)), "base_bias": a})
+        log_prob = model.log_unnormalised(x).mean() - torch.logsumexp(model.log_unnormalised(states), 0)
+        return list(torch.autograd.grad(log_prob, leaves))
+
+    centred = in_centred_coordinates(weights, a, b, mu, lam, 1)
+    leaves = [value.clone().requires_grad_(True) for value in centred]
+    uphill = gradient(leaves, in_centred_coordinates(*leaves, mu, lam, -1))
+    carried_back = in_centred_coordinates(*uphill, mu, lam, -1)
+    own = [value.clone().requires_grad_(True) for value in (weights, a, b)]
+    ordinary = gradient(own, own)
+    found = _training.centred(dict(zip(("W", "a", "b"), ordinary, strict=True)), mu, lam)
+    for direction, expected in zip(found.values(), carried_back, strict=True):
+        torch.testing.assert_close(direction, expected, rtol=0, atol=1e-12)
+    assert sum(float((d * g).sum()) for d, g in zip(found.values(), ordinary, strict=True)) > 0
+    assert not torch.allclose(found["a"], ordinary[1])
+
+
+def test_centres_are_running_means_of_the_data_that_the_first_minibatch_begins():
+    model = fit("rbm", epochs=1)
+    x = torch.from_numpy(BINARY[:40]).float()
+    centres = _training.centres_of(model.parameters())
+    chains = x[:10].clone()
+    for rows, share in ((slice(0, 20), 1.0), (slice(20, 40), 0.25)):
+        before = {name: value.clone() for name, value in model.parameters().items()}
+        mean = torch.sigmoid(model.hidden_input(x[rows])).mean(0)
+        now = {"visible": x[rows].mean(0), "hidden": mean}
+        expected = {name: (1 - share) * value + share * now[name] for name, value in centres.items()}
+        velocity = {name: torch.zeros_like(value) for name, value in before.items()}
+        rule = _training.Rule(1, 0.1, centring=share)
+        _training.update(model, velocity, x[rows], chains, rule, torch.Generator().manual_seed(4), centres)
+        torch.testing.assert_close(centres, expected)
+        moved = _training.centred(velocity, *expected.values())
+        for name, value in model.parameters().items():
+            torch.testing.assert_close(value, before[name] + 0.1 * moved[name])
+    spec = rbm.Spec(centred=True)
+    assert [_training.rule_at(spec, step, 9, 3, True).centring for step in (0, 1, 8)] == [1.0, 0.01, 0.01]
+    assert _training.rule_at(spec, 0, 9, 3, False).centring == 0
+
+
 def test_the_number_of_sweeps_grows_and_momentum_runs_from_its_start_to_its_end():
     growing = rbm.Spec(training="cd_growing", gibbs_steps=2, grow_every=3)
     assert [_training.sweeps_at(growing, epoch) for epoch in range(8)] == [2, 2, 2, 3, 3, 3, 4, 4]
@@ -157,7 +211,7 @@ def test_a_killed_training_resumes_to_the_same_bits(name, training, tmp_path):
         "momentum_end": 0.9,
         "sparsity_cost": 0.1,
         "weight_decay": 0.01,
-        **({"variance": "learned"} if name == "gaussian_rbm" else {}),
+        **({"variance": "learned"} if name == "gaussian_rbm" else {"centred": True}),
     }
     whole = Session(torch.Generator().manual_seed(1))
     expected = fit(name, whole, **spec).state()

@@ -125,7 +125,7 @@ def test_states_of_another_distribution_are_noticed(monkeypatch):
     """From the least probable state, not from the target, reverse weights bound nothing, and more so with less work."""
     data, model = dataset(8), machine(8, 5, scale=2.0)
 
-    def unlikely(model, path, settings, n, work):
+    def unlikely(model, path, data, settings, n, work):
         states = every(8)
         return states[model.log_unnormalised(states).argmin()].expand(n, -1).clone(), [], {}
 
@@ -153,7 +153,7 @@ def test_exact_states_follow_the_enumerated_distribution(visible, hidden):
 def test_states_of_chains_follow_the_enumerated_distribution(kind):
     data, model = dataset(6), machine(6, 4, scale=2.5)
     settings = bracket.Settings(target_states=kind, target_sweeps=200, ladder=6)
-    states, failing, evidence = target_states(model, model.annealed_path(data), settings, 4_000, bench(7))
+    states, failing, evidence = target_states(model, model.annealed_path(data), data, settings, 4_000, bench(7))
     # 63 degrees of freedom: P(chi-square > 130) = 1.3e-6; expected counts below 1 make large values likelier.
     assert chi_square(states, model) < 150
     assert not failing
@@ -165,7 +165,8 @@ def test_tempering_leaves_the_enumerated_distribution_invariant_and_records_its_
     """Ladders that start right stay right; the rate of exchange is that of the enumerated pair."""
     data, model = dataset(5), machine(5, 3, scale=2.0)
     path, ladder = model.annealed_path(data), np.array([0.0, 0.4, 1.0])
-    *_, last = temper(path, ladder, 20_000, 40, torch.Generator().manual_seed(8))
+    generator = torch.Generator().manual_seed(8)
+    *_, last = temper(path, ladder, path.sample_base(20_000, generator), 40, generator)
     # 31 degrees of freedom: P(chi-square > 85) = 6e-7.
     assert chi_square(last.state, model) < 85
     assert last.swap_rates.shape == (2,)
@@ -183,6 +184,31 @@ def test_chains_that_drift_are_reported():
     settings = bracket.Settings(target_states="gibbs", target_sweeps=4, temperatures=10, chains=2000)
     found = bracket.estimate(model, data, settings, bench(9)).numbers
     assert _target_states.DRIFT in found[1].evidence["not_converged_because"]
+
+
+def two_modes(share_of_ones: float) -> tuple[Dataset, rbm.Model]:
+    """One hidden unit turns all of ten pixels on or off, and no chain at beta = 1 sees both; odds of the modes e^2."""
+    model = rbm.Model(rbm.Spec(hidden=1), 10)
+    state = {"weights": torch.full((10, 1), 8.0), "visible_bias": torch.full((10,), -4.0)}
+    state |= {"hidden_bias": torch.tensor([-38.0]), "base_bias": torch.zeros(10)}
+    model.load_state({name: value.double() for name, value in state.items()})
+    x = np.repeat(np.arange(100)[:, None] < 100 * share_of_ones, 10, axis=1).astype(np.uint8)
+    return Dataset("modes", "modes", "binary", (10,), {"train": Split(x), "test": Split(x)}, {}), model
+
+
+def test_chains_that_never_mix_are_reported_and_ladders_that_mix_are_not():
+    """Drift alone does not see it: every chain has long settled, in the mode where it started."""
+    data, model = two_modes(0.3)
+    path = model.annealed_path(data)
+    exact = float(torch.softmax(model.log_unnormalised(every(10)), 0) @ (every(10).sum(1) > 5).double())
+    assert exact == pytest.approx(math.exp(2) / (1 + math.exp(2)), abs=1e-3)
+    for kind, failing in (("gibbs", [_target_states.START]), ("tempering", [])):
+        settings = bracket.Settings(target_states=kind, target_sweeps=300, ladder=12)
+        states, found, evidence = target_states(model, path, data, settings, 2000, bench(10))
+        assert found == failing, evidence
+        ones = float((states.sum(1) > 5).double().mean())
+        # Of 2,000: 5 standard errors; stuck chains are at most at the examples' share.
+        assert (abs(ones - exact) < 5 * 0.33 / math.sqrt(2000)) == (kind == "tempering")
 
 
 def test_a_large_machine_is_told_what_to_write_instead():

@@ -58,6 +58,7 @@ def test_useful_features_are_learnt_from_and_useless_ones_guess():
     assert guessed.value > 50
     assert set(np.unique(learnt.per_example)) <= {0.0, 100.0}
     assert learnt.evidence["labels"] == 300
+    assert learnt.evidence["validation_labels"] == 100
 
 
 def test_fewer_labels_are_the_first_of_more_and_cost_errors():
@@ -89,6 +90,17 @@ def test_a_random_start_has_the_same_shape_and_other_weights():
         assert 0.9 * limit < weights.abs().max() <= limit
         assert not bias.any()
     assert error(model, clusters(), start="random").value < 20
+
+
+def test_the_penalty_is_on_weights_and_not_on_biases():
+    layers = [(torch.full((3, 2), 0.5), torch.full((2,), 0.5))]
+    optimiser = fine_tuning._optimiser(layers, fine_tuning.Settings(weight_decay=0.1, learning_rate=0.01))
+    for tensor in layers[0]:
+        tensor.grad = torch.zeros_like(tensor)
+    optimiser.step()
+    # Adam's first step has the length of the learning rate, whatever the gradient's is.
+    torch.testing.assert_close(layers[0][0].detach(), torch.full((3, 2), 0.49))
+    assert torch.equal(layers[0][1].detach(), torch.full((2,), 0.5))
 
 
 def test_the_epoch_is_chosen_on_validation():

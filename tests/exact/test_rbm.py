@@ -239,6 +239,7 @@ def test_pseudo_log_likelihood_is_unbiased():
 TRAININGS = {
     "pcd": {},
     "pcd, three sweeps": {"gibbs_steps": 3},
+    "pcd, centred": {"centred": True},
     "cd": {"training": "cd", "gibbs_steps": 5},
     "cd_growing": {"training": "cd_growing", "grow_every": 5},
 }

@@ -1,11 +1,17 @@
 """States of the target, p at beta = 1, from which reverse annealing starts.
 
     exact       the smaller side is drawn from its enumerated distribution, the rest given it: independent, exact
-    gibbs       the ends of independent chains of the path's own transitions at beta = 1, begun at the base
+    gibbs       the ends of independent chains of the path's own transitions at beta = 1
     tempering   the states at beta = 1 of independent ladders of parallel tempering
 
-The last two tend to the target with the number of sweeps and do not reach it. Whether the mean log p* of the states
-still drifts in the second half of the sweeps is tested; chains that are all caught in one part of the space pass.
+The last two tend to the target with the number of sweeps and do not reach it. Every second chain starts at the base,
+the others at training examples, at every temperature of a ladder. Two tests, in standard errors of the mean log p* of
+the states: whether it still drifts in the second half of the sweeps, and whether it differs between the two starts.
+Chains that never leave the part of the space in which they started pass where both starts give every part the same
+share.
+
+Reference: Gelman and Rubin, "Inference from iterative simulation using multiple sequences", 1992 (starts that differ by
+more than the target's states do).
 """
 
 import math
@@ -17,6 +23,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators._annealing import AnnealingSettings, pilot_betas, spread
 from dgmbench.estimators._tempering import Tempered, temper
@@ -25,8 +32,9 @@ from dgmbench.estimators.enumeration import log_terms, states
 from dgmbench.models.base import AnnealedPath, Energy, Enumeration
 from dgmbench.models.enumerated import StateEnumeration
 
-_DRIFT_SE = 4.0  # standard errors: a false alarm in 16,000 where nothing drifts
+_ALARM_SE = 4.0  # standard errors: a false alarm in 16,000 where nothing drifts or differs
 DRIFT = "the chains at beta = 1 still drift"
+START = "the chains at beta = 1 remember where they started"
 
 
 class TargetSettings(AnnealingSettings):
@@ -46,7 +54,7 @@ def sweep_scorings(settings: TargetSettings) -> float:
 
 
 def target_states(
-    model: Energy, path: AnnealedPath, settings: TargetSettings, n: int, bench: Workbench
+    model: Energy, path: AnnealedPath, data: Dataset, settings: TargetSettings, n: int, bench: Workbench
 ) -> tuple[Tensor, list[str], dict[str, Any]]:
     """n states at beta = 1, the tests that they fail, and the evidence: (n, d).
 
@@ -57,28 +65,34 @@ def target_states(
         enumeration = enumeration_with_states(model)
         terms = log_terms(enumeration, device=bench.device, progress=bench.progress)
         return exact_states(enumeration, terms, n, bench.generator), [], {"target_states": "exact"}
+    start = _two_starts(path, data, n, bench)
     if settings.target_states == "gibbs":
-        runs = _gibbs(path, settings.target_sweeps, n, bench.generator)
+        runs = _gibbs(path, start, settings.target_sweeps, bench.generator)
     else:
         ladder = spread(pilot_betas(path, settings, bench.generator), settings.ladder)
-        runs = temper(path, ladder, n, settings.target_sweeps, bench.generator)
+        runs = temper(path, ladder, start, settings.target_sweeps, bench.generator)
     with bench.progress.task("states of the target", total=settings.target_sweeps, unit="sweep") as task:
         for sweep, now in enumerate(runs, start=1):
             if sweep == settings.target_sweeps // 2:
                 middle = path.log_unnormalised(now.state, 1.0)
             task.advance()
-    change = (path.log_unnormalised(now.state, 1.0) - middle).double()
-    drift, se = float(change.mean()), float(change.std() / math.sqrt(n))
+    last = path.log_unnormalised(now.state, 1.0).double()
+    drift, drift_se = _mean_and_se(last - middle)
+    of_base, of_data = _mean_and_se(last[::2]), _mean_and_se(last[1::2])
+    gap, gap_se = of_data[0] - of_base[0], math.hypot(of_base[1], of_data[1])
     evidence = {
         "target_states": settings.target_states,
         "target_sweeps": settings.target_sweeps,
         "drift": drift,
-        "drift_se": se,
+        "drift_se": drift_se,
+        "gap_between_starts": gap,
+        "gap_between_starts_se": gap_se,
     }
     if settings.target_states == "tempering":
         evidence["least_swap_rate"] = float(now.swap_rates.min())
         evidence["mean_swap_rate"] = float(now.swap_rates.mean())
-    return now.state, [DRIFT] if abs(drift) > _DRIFT_SE * se else [], evidence
+    tests = ((DRIFT, drift, drift_se), (START, gap, gap_se))
+    return now.state, [reason for reason, value, se in tests if abs(value) > _ALARM_SE * se], evidence
 
 
 def exact_states(enumeration: StateEnumeration, terms: Tensor, n: int, generator: torch.Generator) -> Tensor:
@@ -102,9 +116,20 @@ def enumeration_with_states(model: Energy) -> StateEnumeration:
     return enumeration
 
 
-def _gibbs(path: AnnealedPath, sweeps: int, n: int, generator: torch.Generator) -> Iterator[Tempered]:
-    """The state after every sweep of n chains at beta = 1 alone."""
-    state = path.sample_base(n, generator)
+def _two_starts(path: AnnealedPath, data: Dataset, n: int, bench: Workbench) -> Tensor:
+    """Draws of the base in the even rows, training examples in the odd ones: (n, d)."""
+    start = path.sample_base(n, bench.generator)
+    rows = torch.randint(len(data.train), (n // 2,), generator=bench.generator, device=bench.device)
+    start[1::2] = data.train.take(rows, bench.generator).to(start)
+    return start
+
+
+def _mean_and_se(values: Tensor) -> tuple[float, float]:
+    return float(values.mean()), float(values.std() / math.sqrt(len(values)))
+
+
+def _gibbs(path: AnnealedPath, state: Tensor, sweeps: int, generator: torch.Generator) -> Iterator[Tempered]:
+    """The state after every sweep of chains at beta = 1 alone: (n, d)."""
     for _ in range(sweeps):
         state = path.step(state, 1.0, generator)
         yield Tempered(state, np.empty(0))

@@ -31,11 +31,12 @@ class Tempered:
 
 
 def temper(
-    path: AnnealedPath, inverse_temperatures: np.ndarray, n: int, sweeps: int, generator: torch.Generator
+    path: AnnealedPath, inverse_temperatures: np.ndarray, start: Tensor, sweeps: int, generator: torch.Generator
 ) -> Iterator[Tempered]:
-    """The state after every sweep of n independent ladders, which all start at the base; temperatures rise from 0."""
-    ladder = inverse_temperatures.tolist()
-    states = [path.sample_base(n, generator) for _ in ladder]
+    """The state after every sweep of n independent ladders, all of whose chains start at the ladder's row of `start`
+    (n, d); temperatures rise from 0."""
+    ladder, n = inverse_temperatures.tolist(), len(start)
+    states = [start for _ in ladder]
     accepted, tried = np.zeros(len(ladder) - 1), np.zeros(len(ladder) - 1)
     for sweep in range(sweeps):
         states = [

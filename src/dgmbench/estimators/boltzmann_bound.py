@@ -38,6 +38,7 @@ def scorings(settings: Settings, examples: int) -> float:
 
 
 def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """log Z, the mean bound and the mean log-likelihood; converged as annealed importance sampling of log Z is."""
+    """log Z, the mean bound and the mean log-likelihood; converged as annealed importance sampling of log Z is, and the
+    log-likelihood only where more draws of the posterior would not raise it."""
     energy = BoundAsEnergy(model, settings, bench)
     return with_estimate(ais.estimate(energy, data, settings, bench), energy)

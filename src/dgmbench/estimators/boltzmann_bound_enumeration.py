@@ -33,6 +33,10 @@ def scorings(settings: Settings, examples: int) -> float:
 
 
 def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """log Z, exact, and two bounds. Raises `CannotBeDone` where the model is too large to be enumerated."""
+    """log Z, exact, and two bounds, the second converged where more draws would not raise it.
+
+    Raises:
+        CannotBeDone: a model that is too large to be enumerated.
+    """
     energy = BoundAsEnergy(model, settings, bench)
     return with_estimate(enumeration.estimate(energy, data, settings, bench), energy)

@@ -69,7 +69,8 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     Converged means: each direction passes the tests of AIS on effective sample size, halves and standard error; the
     bracket is at most `tolerance` wide; the bounds do not cross by more than four standard errors; the midpoint agrees
     with that of a second run over every second temperature within three standard errors or within `tolerance`; and
-    chains that gave the states of the target drift no more. The evidence names what fails.
+    chains that gave the states of the target neither drift nor remember where they started. The evidence names what
+    fails.
 
     Raises:
         CannotBeDone: exact states of a model that cannot be enumerated, or weights that are not finite.
@@ -77,7 +78,7 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     path = model.annealed_path(data)
     schedule = betas(path, settings, bench.generator)
     coarse = np.unique(np.append(schedule[::2], 1.0))
-    ends, failing, evidence = target_states(model, path, settings, 2 * settings.chains, bench)
+    ends, failing, evidence = target_states(model, path, data, settings, 2 * settings.chains, bench)
     full = _both_ways(path, schedule, ends[: settings.chains], settings, bench)
     half = _both_ways(path, coarse, ends[settings.chains :], settings, bench)
     failing = failing + _failing(full, half, settings.tolerance)

@@ -3,7 +3,8 @@
     u_0 = x,   u_l = sigmoid(u_(l-1) W_l + b_l),   p(y given x) = softmax(u_L V + c),   loss = -mean log p(y given x)
 
 W and b start at the model's recognition weights, learnt without labels, V and c at zero. `start: random` takes the same
-network with random weights: what pre-training is worth is the difference.
+network with random weights: what pre-training is worth is the difference. `labels` are those that weights are fitted
+to: the epoch is chosen with the labels of the whole validation split, for every start alike.
 
 References: Hinton, Osindero and Teh, "A fast learning algorithm for deep belief nets", Neural Computation 18, 2006;
 Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 11, 2010; random weights: Glorot and
@@ -74,10 +75,7 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
     classes = int(max(int(split.labels.max()) for split in labelled.values())) + 1
     x, y = _labelled_examples(data.train, settings.labels, bench)
     layers = _layers(model.up_pass(), classes, settings, bench.generator)
-    tuned = [tensor for layer in (layers if settings.tune == "all" else layers[-1:]) for tensor in layer]
-    for tensor in tuned:
-        tensor.requires_grad_(True)
-    optimiser = torch.optim.Adam(tuned, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = _optimiser(layers if settings.tune == "all" else layers[-1:], settings)
 
     batches = math.ceil(len(x) / settings.batch_size)
     best: tuple[float, int, list[tuple[Tensor, ...]]] = (math.inf, 0, [])
@@ -96,7 +94,8 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
                 best = error, epoch + 1, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
             task.advance()
     wrong = _wrong(data.splits[settings.split], settings.examples, best[2], bench)
-    evidence = {"labels": len(x), "validation_error_rate": best[0], "epoch": best[1], "classes": classes}
+    chosen = {"validation_labels": len(data.validation), "validation_error_rate": best[0], "epoch": best[1]}
+    evidence = {"labels": len(x), "classes": classes, **chosen}
     return Estimates([Estimate("error_rate", float(wrong.mean()), wrong, evidence=evidence)])
 
 
@@ -119,6 +118,13 @@ def _layers(
             bias.zero_()
     width = layers[-1][0].shape[1]
     return [*layers, (layers[-1][0].new_zeros(width, classes), layers[-1][0].new_zeros(classes))]
+
+
+def _optimiser(tuned: list[tuple[Tensor, Tensor]], settings: Settings) -> torch.optim.Adam:
+    """Adam on some layers, whose tensors it marks as trained; the penalty is on weights, not on biases."""
+    weights, biases = ([tensor.requires_grad_(True) for tensor in kind] for kind in zip(*tuned, strict=True))
+    groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": biases}]
+    return torch.optim.Adam(groups, lr=settings.learning_rate)
 
 
 def _logits(x: Tensor, layers: list[tuple[Tensor, ...]]) -> Tensor:

@@ -10,8 +10,9 @@ Reference: Salakhutdinov and Hinton, "Deep Boltzmann machines", AISTATS 2009, se
 import torch
 from torch import Tensor
 
-from dgmbench.models.boltzmann._binary import draw
+from dgmbench.models.boltzmann._binary import Draws
 from dgmbench.models.boltzmann._bipartite import Bipartite
+from dgmbench.models.boltzmann._training import Velocity
 
 
 class Layered:
@@ -25,21 +26,27 @@ class Layered:
     def levels(self) -> range:
         return range(1, len(self.widths))
 
-    def input(self, level: int, states: list[Tensor]) -> Tensor:
-        """b_l + h(l-1) W_l + W_(l+1) h(l+1), what layer l gets from the layers beside it: (n, m_l)."""
+    def input(self, level: int, states: list[Tensor], from_data: Tensor | None = None) -> Tensor:
+        """b_l + h(l-1) W_l + W_(l+1) h(l+1), what layer l gets from the layers beside it: (n, m_l).
+
+        `from_data`, where it is known, is b_1 + v W_1.
+        """
         found = self.parameters[f"bias.{level}"]
-        if level > 0:
+        if level == 1 and from_data is not None:
+            found = from_data
+        elif level > 0:
             found = torch.addmm(found, states[level - 1], self.parameters[f"weights.{level}"])
         if level < self.levels[-1]:
             found = torch.addmm(found, states[level + 1], self.parameters[f"weights.{level + 1}"].T)
         return found
 
-    def sweep(self, states: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-        """Odd layers given the even ones, then even layers given the odd ones: one Gibbs step of all units."""
-        states = list(states)
-        for parity in (1, 0):
-            for level in range(parity, len(self.widths), 2):
-                states[level] = draw(torch.sigmoid_(self.input(level, states)), generator)
+    def gibbs(self, states: list[Tensor], sweeps: int, generator: torch.Generator) -> list[Tensor]:
+        """`sweeps` times the odd layers given the even ones, then the even layers given the odd ones."""
+        states, draws = list(states), Draws(generator)
+        for _ in range(sweeps):
+            for parity in (1, 0):
+                for level in range(parity, len(self.widths), 2):
+                    states[level] = draws.of(torch.sigmoid_(self.input(level, states)))
         return states
 
     def fixed_point(self, x: Tensor, iterations: int, tolerance: float, damping: float) -> tuple[list[Tensor], int]:
@@ -50,6 +57,7 @@ class Layered:
         above yet (Salakhutdinov and Hinton 2009, section 3.2).
         """
         means, passes, moved = [x], 0, 1.0
+        from_data = torch.addmm(self.parameters["bias.1"], x, self.parameters["weights.1"])  # the same in every pass
         for level in self.levels:
             bias, weights = self.parameters[f"bias.{level}"], self.parameters[f"weights.{level}"]
             copies = 1 if level == self.levels[-1] else 2
@@ -57,7 +65,7 @@ class Layered:
         while passes < iterations and moved > tolerance:
             passes, moved = passes + 1, 0.0
             for level in self.levels:
-                mean = torch.sigmoid_(self.input(level, means))
+                mean = torch.sigmoid_(self.input(level, means, from_data))
                 if damping:
                     mean = torch.lerp(mean, means[level], damping)
                 moved = max(moved, float((mean - means[level]).abs().max()))
@@ -74,17 +82,20 @@ class Layered:
             terms.append(-(torch.xlogy(mean, mean) + torch.xlogy(1 - mean, 1 - mean)).sum(1, dtype=torch.float64))
         return torch.stack(terms).sum(0)
 
-    def direction(self, means: list[Tensor], states: list[Tensor]) -> dict[str, Tensor]:
-        """Statistics of the mean-field means less those of the chains: the bound's gradient where `states` are draws of
-        the model. Odd layers of the chains enter through their means given the even ones."""
-        model = list(states)
+    def accumulate(self, velocity: Velocity, keep: float, means: list[Tensor], states: list[Tensor]) -> None:
+        """velocity <- keep velocity + statistics of the mean-field means less those of the chains, in place.
+
+        That is the bound's gradient where `states` are draws of the model. Odd layers of the chains enter through their
+        means given the even ones.
+        """
+        model, n, chains = list(states), len(means[0]), len(states[0])
         for level in self.levels[::2]:
             model[level] = torch.sigmoid_(self.input(level, states))
-        found = {f"bias.{i}": means[i].mean(0) - model[i].mean(0) for i in range(len(self.widths))}
+        for i in range(len(self.widths)):
+            velocity[f"bias.{i}"].mul_(keep).add_(means[i].mean(0) - model[i].mean(0))
         for i in self.levels:
-            under_q, under_model = means[i - 1].T @ means[i] / len(means[0]), model[i - 1].T @ model[i] / len(model[0])
-            found[f"weights.{i}"] = under_q - under_model
-        return found
+            moved = velocity[f"weights.{i}"].addmm_(means[i - 1].T, means[i], beta=keep, alpha=1 / n)
+            moved.addmm_(model[i - 1].T, model[i], alpha=-1 / chains)
 
     def bipartite(self, own: list[int], other: list[int]) -> Bipartite:
         """The machine as one of two sides, the layers `own` and `other`, each layer's units side by side."""

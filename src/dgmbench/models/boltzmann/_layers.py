@@ -1,4 +1,4 @@
-"""One layer of a stack of machines, trained by itself: contrastive divergence with fresh or persistent chains.
+"""One layer of a stack of machines, as it is when it is trained by itself (see `_training`).
 
     E(v, h) = -v.a - h.b - v W h,    v_i in {0 .. c_v}, h_j in {0 .. c_h}, each a sum of c tied-weight copies of a unit
 
@@ -9,29 +9,19 @@ as much input again from another layer: until that is there, the opposite side i
 Directions are those of the mean log-likelihood, with each side's statistics divided by its copies, so that one learning
 rate means the same for all layers.
 
-References: Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14, 2002;
-Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient", ICML 2008;
-Salakhutdinov and Hinton, "Deep Boltzmann machines", AISTATS 2009, section 3.1 (the doubled inputs).
+Reference: Salakhutdinov and Hinton, "Deep Boltzmann machines", AISTATS 2009, section 3.1 (the doubled inputs).
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgmbench.models.boltzmann._binary import draw
+from dgmbench.models.boltzmann._binary import Draws
+from dgmbench.models.boltzmann._training import Velocity
 
 NAMES = ("weights", "below", "above")
-
-
-class Rule(Protocol):
-    """How a layer is updated."""
-
-    gibbs_steps: int
-    momentum: float
-    weight_decay: float
 
 
 @dataclass(frozen=True)
@@ -44,78 +34,49 @@ class Layer:
     copies_below: int = 1
     copies_above: int = 1
 
-    def above_mean(self, below: Tensor) -> Tensor:
-        """sigmoid(b + v W): (n, m) counts -> (n, M), of one copy."""
-        return torch.sigmoid_(torch.addmm(self.above, below, self.weights))
+    def parameters(self) -> dict[str, Tensor]:
+        """What training changes."""
+        return {name: getattr(self, name) for name in NAMES}
 
-    def below_mean(self, above: Tensor) -> Tensor:
-        """sigmoid(a + W h): (n, M) counts -> (n, m), of one copy."""
-        return torch.sigmoid_(torch.addmm(self.below, above, self.weights.T))
+    def hidden_input(self, visible: Tensor) -> Tensor:
+        """b + v W of one copy: (n, m) counts -> (n, M)."""
+        return torch.addmm(self.above, visible, self.weights)
 
-    def sample_above(self, below: Tensor, generator: torch.Generator) -> Tensor:
-        """Counts (n, m) -> counts (n, M)."""
-        return counts(self.above_mean(below), self.copies_above, generator)
-
-    def sample_below(self, above: Tensor, generator: torch.Generator) -> Tensor:
-        """Counts (n, M) -> counts (n, m)."""
-        return counts(self.below_mean(above), self.copies_below, generator)
+    def visible_input(self, hidden: Tensor) -> Tensor:
+        """a + W h of one copy: (n, M) counts -> (n, m)."""
+        return torch.addmm(self.below, hidden, self.weights.T)
 
     def tied(self, below: Tensor) -> Tensor:
         """Binary values given to every copy: (n, m) -> (n, m) counts."""
         return self.copies_below * below if self.copies_below > 1 else below
 
-    def free_energy(self, below: Tensor) -> Tensor:
-        """-v.a - c_h sum_j softplus(b_j + v.W_j) in nats, without the number of ways to reach v: (n, m) -> (n,)."""
-        return -below @ self.below - self.copies_above * F.softplus(torch.addmm(self.above, below, self.weights)).sum(1)
+    def log_unnormalised(self, x: Tensor) -> Tensor:
+        """v.a + c_h sum_j softplus(b_j + v.W_j) in nats, without the number of ways to reach v: (n, m) -> (n,)."""
+        summed_out = F.softplus(self.hidden_input(x)).sum(1, dtype=torch.float64)
+        return x.double() @ self.below.double() + self.copies_above * summed_out
 
-    def sweep(self, below: Tensor, generator: torch.Generator) -> Tensor:
-        """h given v, then v given h: counts (n, m) -> counts (n, m)."""
-        return self.sample_below(self.sample_above(below, generator), generator)
+    def gibbs(self, hidden_mean: Tensor, sweeps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`sweeps` times h from its means and then v given h: (n, M) means of one copy -> counts v (n, m), h (n, M)."""
+        draws = Draws(generator)
+        for sweep in range(1, sweeps + 1):
+            hidden = counts(hidden_mean, self.copies_above, draws)
+            visible = counts(self.visible_input(hidden).sigmoid_(), self.copies_below, draws)
+            if sweep < sweeps:
+                hidden_mean = self.hidden_input(visible).sigmoid_()
+        return visible, hidden
 
-    def direction(self, data: Tensor, model: Tensor) -> dict[str, Tensor]:
-        """Statistics of `data` less those of `model`, both (., m) counts: gradient of the mean log-likelihood where
-        `model` are draws of this machine, up to the copies."""
-        positive, negative = self.above_mean(data), self.above_mean(model)
-        n, m, share = len(data), len(model), self.copies_below
-        return {
-            "weights": (data.T @ positive / n - model.T @ negative / m) / share,
-            "below": (data.mean(0) - model.mean(0)) / share,
-            "above": positive.mean(0) - negative.mean(0),
-        }
+    def accumulate(self, velocity: Velocity, keep: float, visible: Tensor, slope: Tensor, sign: Tensor) -> None:
+        """velocity <- keep velocity + d/dtheta [sum_r sign_r v_r.a + sum_rj slope_rj x_rj], in place, the weights'
+        and v's share over the copies of v; x_rj is the input of one copy of h_j."""
+        share = 1 / self.copies_below
+        velocity["weights"].addmm_(visible.T, slope, beta=keep, alpha=share)
+        velocity["below"].mul_(keep).addmv_(visible.T, sign, alpha=share)
+        velocity["above"].mul_(keep).add_(slope.sum(0))
 
 
-def counts(mean: Tensor, copies: int, generator: torch.Generator) -> Tensor:
+def counts(mean: Tensor, copies: int, draws: Draws) -> Tensor:
     """Binomial(copies, mean) draws: sums of independent Bernoulli draws."""
-    drawn = draw(mean, generator)
+    drawn = draws.of(mean)
     for _ in range(copies - 1):
-        drawn = drawn + draw(mean, generator)
+        drawn = drawn + draws.of(mean)
     return drawn
-
-
-def update(
-    layer: Layer,
-    velocity: dict[str, Tensor],
-    data: Tensor,
-    chains: Tensor | None,
-    rule: Rule,
-    rate: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """One update in place; returns mean F(data) - mean F(negative states), nats.
-
-    `data` are (n, m) binary values. Persistent `chains`, (c, m) counts, move on from where they are, in place; without
-    them the chains start at the data.
-    """
-    data = layer.tied(data)
-    model = data if chains is None else chains
-    for _ in range(rule.gibbs_steps):
-        model = layer.sweep(model, generator)
-    if chains is not None:
-        chains.copy_(model)
-    gap = layer.free_energy(data).mean() - layer.free_energy(model).mean()
-    for name, direction in layer.direction(data, model).items():
-        parameter = getattr(layer, name)
-        if name == "weights" and rule.weight_decay:
-            direction = direction - rule.weight_decay * parameter
-        parameter.add_(velocity[name].mul_(rule.momentum).add_(direction), alpha=rate)
-    return gap

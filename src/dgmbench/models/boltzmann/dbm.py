@@ -37,11 +37,11 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
 from dgmbench.models.base import Enumeration, ModelSpec, Reconstruction, Sampler, VariationalBound
-from dgmbench.models.boltzmann import _layers
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
 from dgmbench.models.boltzmann._bipartite import Path
 from dgmbench.models.boltzmann._layered import Layered
 from dgmbench.models.boltzmann._layers import NAMES, Layer
+from dgmbench.models.boltzmann._training import Rule, energies_and_changes, update
 from dgmbench.training.session import Session
 
 SMOKE = {
@@ -120,8 +120,9 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
     def fit(self, data: Dataset, session: Session) -> None:
         """Layer by layer, then all layers together.
 
-        The history holds `free_energy_gap_l`, mean F(data) - mean F(chains) of layer l by itself in nats; then
-        `reconstruction_log_likelihood`, mean log p(v given mu_1) in nats, and `mean_field_passes` of an update.
+        The history holds, of every epoch's end, `free_energy_gap_l`, mean F(data) - mean F(chains) of layer l by itself
+        in nats; then `reconstruction_log_likelihood`, mean log p(v given mu_1) in nats, of every epoch's end, and
+        `mean_field_passes` of every update.
         """
         spec, generator, device = self.spec, session.generator, session.device
         self.parameters = {name: torch.zeros(shape, device=device) for name, shape in self._shapes().items()}
@@ -138,7 +139,6 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
             parameters=self.parameters, alone=alone, speeds=speeds, velocity=velocity, chains=chains, other=other
         )
 
-        rule = _PretrainingRule(spec)
         each, joint = spec.pretraining_epochs * batches, spec.epochs * batches
         greedy = each * len(layers)
         for step in session.steps(greedy + joint):
@@ -151,16 +151,27 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
             if step < greedy:
                 level, done = step // each + 1, step % each
                 for machine in layers[: level - 1]:
-                    x = draw(machine.above_mean(machine.tied(x)), generator)
-                own = {name: speeds[f"{name}.{level}"] for name in NAMES}
-                rate = spec.pretraining_learning_rate * (1 - done / each)
-                gap = _layers.update(layers[level - 1], own, x, None, rule, rate, generator)
-                session.record(**{f"free_energy_gap_{level}": gap})
+                    x = draw(machine.hidden_input(machine.tied(x)).sigmoid_(), generator)
+                machine = layers[level - 1]
+                rule = Rule(
+                    sweeps=spec.pretraining_gibbs_steps,
+                    rate=spec.pretraining_learning_rate * (1 - done / each),
+                    momentum=spec.momentum,
+                    weight_decay=spec.weight_decay,
+                )
+                own, x = {name: speeds[f"{name}.{level}"] for name in NAMES}, machine.tied(x)
+                moved = update(machine, own, x, None, rule, generator)
+                if (step + 1) % batches == 0:
+                    gap = energies_and_changes(machine, x, moved)["free_energy_gap"]
+                    session.record(**{f"free_energy_gap_{level}": gap})
                 continue
             if step == greedy:
                 self._compose(alone, chains, generator)
             rate = spec.learning_rate * (1 - (step - greedy) / joint)
-            self._update(x, chains, velocity, rate, session)
+            means, passes = self._update(x, chains, velocity, rate, generator)
+            session.record(mean_field_passes=passes)
+            if (step + 1) % batches == 0:
+                session.record(reconstruction_log_likelihood=self._reconstruction_log_likelihood(x, means[1]))
 
     def mean_field(self, x: Tensor, iterations: int | None = None) -> tuple[list[Tensor], int]:
         """v and the means of all hidden layers, with the number of passes; `mean_field_iterations` of them at most."""
@@ -214,17 +225,13 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n binary draws, each the end of its own chain of `sample_sweeps` sweeps from independent units: (n, d)."""
-        states = self._independent(n, generator)
-        for _ in range(self.spec.sample_sweeps):
-            states = self.sweep(states, generator)
-        return states[0]
+        return self.gibbs(self._independent(n, generator), self.spec.sample_sweeps, generator)[0]
 
     def reconstruct(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Mean-field draws of the hidden layers, `steps` sweeps from there; the pixels' means in the last one."""
         means, _ = self.mean_field(x.to(self.parameters["bias.0"]))
         states = [means[0], *(draw(mean, generator) for mean in means[1:])]
-        for _ in range(steps - 1):
-            states = self.sweep(states, generator)
+        states = self.gibbs(states, steps - 1, generator)
         for level in self.levels[::2]:
             states[level] = draw(torch.sigmoid_(self.input(level, states)), generator)
         return torch.sigmoid_(self.input(0, states))
@@ -233,24 +240,30 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         return self.parameters["weights.1"].T
 
     def _update(
-        self, x: Tensor, chains: dict[str, Tensor], velocity: dict[str, Tensor], rate: float, session: Session
-    ) -> None:
-        """One update of all parameters and chains, in place."""
+        self,
+        x: Tensor,
+        chains: dict[str, Tensor],
+        velocity: dict[str, Tensor],
+        rate: float,
+        generator: torch.Generator,
+    ) -> tuple[list[Tensor], int]:
+        """One update of all parameters and chains, in place; the means that it used, and their passes."""
         spec = self.spec
         means, passes = self.mean_field(x, spec.training_mean_field_iterations)
-        states = list(chains.values())
-        for _ in range(spec.gibbs_steps):
-            states = self.sweep(states, session.generator)
-        log_odds = torch.addmm(self.parameters["bias.0"], means[1], self.parameters["weights.1"].T)
-        score = (x * log_odds - F.softplus(log_odds)).sum(1).mean()
-        session.record(reconstruction_log_likelihood=score, mean_field_passes=passes)
-        for name, direction in self.direction(means, states).items():
-            parameter = self.parameters[name]
-            if spec.weight_decay and name.startswith("weights"):
-                direction = direction - spec.weight_decay * parameter
-            parameter.add_(velocity[name].mul_(spec.momentum).add_(direction), alpha=rate)
+        states = self.gibbs(list(chains.values()), spec.gibbs_steps, generator)
+        self.accumulate(velocity, spec.momentum, means, states)
+        for name, direction in velocity.items():
+            if name.startswith("weights"):
+                direction.add_(self.parameters[name], alpha=-spec.weight_decay)
+            self.parameters[name].add_(direction, alpha=rate)
         for chain, state in zip(chains.values(), states, strict=True):
             chain.copy_(state)
+        return means, passes
+
+    def _reconstruction_log_likelihood(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Mean log p(v given h1) at h1 = mu_1: (n, d), (n, m_1) -> ()."""
+        log_odds = torch.addmm(self.parameters["bias.0"], mean, self.parameters["weights.1"].T)
+        return (x * log_odds - F.softplus(log_odds)).sum(1).mean()
 
     def _layer(self, level: int, alone: dict[str, Tensor]) -> Layer:
         """Layer `level` by itself: two copies of a side, where the opposite one has another layer beyond it."""
@@ -278,11 +291,3 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         rates = [torch.sigmoid(self.parameters["base"])]
         rates += [torch.full_like(self.parameters[f"bias.{level}"], 0.5) for level in self.levels]
         return [draw(rate.expand(n, -1), generator) for rate in rates]
-
-
-class _PretrainingRule:
-    """What an update of one layer by itself needs from the spec."""
-
-    def __init__(self, spec: Spec):
-        self.gibbs_steps = spec.pretraining_gibbs_steps
-        self.momentum, self.weight_decay = spec.momentum, spec.weight_decay

@@ -35,10 +35,20 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
-from dgmbench.models.base import Enumeration, Features, ModelSpec, Reconstruction, Sampler, VariationalBound
+from dgmbench.models.base import Enumeration, Features, Reconstruction, Sampler, VariationalBound
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
-from dgmbench.models.boltzmann._layers import NAMES, Layer, update
+from dgmbench.models.boltzmann._layers import NAMES, Layer
+from dgmbench.models.boltzmann._training import (
+    BinarySpec,
+    Rule,
+    Velocity,
+    centres_of,
+    energies_and_changes,
+    passes,
+    rule_at,
+    update,
+)
 from dgmbench.training.session import Session
 
 SMOKE = {
@@ -47,6 +57,7 @@ SMOKE = {
     "batch_size": 20,
     "chains": 20,
     "learning_rate": 0.1,
+    "centred": True,
     "up_down_epochs": 2,
     "sample_sweeps": 20,
 }
@@ -55,19 +66,18 @@ _MEANS_OF = 10_000  # training examples that a layer's base rates are measured o
 _PSEUDO_COUNT = 5.0
 
 
-class Spec(ModelSpec):
+class Spec(BinarySpec):
+    """Each layer is trained by itself with what restricted Boltzmann machines share; its defaults differ in places."""
+
     hidden: list[int] = Field([500, 2000], min_length=1, description="Binary units of each hidden layer, upwards.")
-    training: Literal["cd", "pcd"] = Field(
-        "cd", description="Chains of a layer's training: cd, from the data at every update; pcd, persistent ones."
-    )
     epochs: int = Field(50, ge=1, description="Passes over the training data for each layer.")
-    batch_size: int = Field(100, ge=1, description="Examples in a minibatch; the last, smaller one is left out.")
-    learning_rate: float = Field(0.05, gt=0, description="Initial step size of each layer; it falls linearly to zero.")
+    training: Literal["pcd", "cd", "cd_growing"] = Field(
+        "cd",
+        description="Chains of a layer's training. pcd: persistent ones; cd: gibbs_steps sweeps from the data at every "
+        "update; cd_growing: one sweep more after every grow_every epochs.",
+    )
     momentum: float = Field(0.5, ge=0, lt=1, description="Share of the last update's direction that is kept.")
     weight_decay: float = Field(2e-4, ge=0, description="L2 penalty (decay / 2) |W|^2 on the weights, not on biases.")
-    gibbs_steps: int = Field(1, ge=1, description="Sweeps of every chain in one update.")
-    chains: int = Field(100, ge=1, description="Persistent Markov chains of a layer, for pcd.")
-    weight_sd: float = Field(0.01, ge=0, description="Standard deviation of the initial weights.")
     transposed: bool = Field(
         True, description="Start a layer as the transpose of the one below, where it has at least as many units."
     )
@@ -100,7 +110,7 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
 
     @classmethod
     def passes(cls, spec: Spec) -> float:
-        return spec.epochs * (4 + 2 * spec.gibbs_steps) + spec.up_down_epochs * (6 + 2 * spec.up_down_gibbs_steps)
+        return passes(spec) + spec.up_down_epochs * (6 + 2 * spec.up_down_gibbs_steps)
 
     def __init__(self, spec: Spec, dimension: int):
         super().__init__(spec, dimension)
@@ -135,8 +145,9 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
     def fit(self, data: Dataset, session: Session) -> None:
         """Layer by layer, then by the up-down algorithm where `up_down_epochs` says so.
 
-        The history holds `free_energy_gap_l`, mean F(data) - mean F(chains) of layer l in nats, and in the up-down
-        algorithm `wake_log_likelihood`, mean log p(v, h1 .. h(L-2) given what lies above) in nats.
+        The history holds, for layer l by itself, `hidden_activity_l` of every step, the mean of p(h = 1), and of every
+        epoch's end `free_energy_gap_l` and `change_rate_l` (see `_training`); in the up-down algorithm
+        `wake_log_likelihood`, mean log p(v, h1 .. h(L-2) given what lies above) in nats.
         """
         spec, generator, device = self.spec, session.generator, session.device
         self.parameters = {name: torch.zeros(shape, device=device) for name, shape in self._shapes().items()}
@@ -146,7 +157,11 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
         batch = min(spec.batch_size, len(data.train))
         batches = len(data.train) // batch
         order = torch.zeros(len(data.train), dtype=torch.int64, device=device)
-        session.track(parameters=self.parameters, velocity=velocity, chains=chains, other={"order": order})
+        centres = {i: centres_of(self.layer(i).parameters()) for i in levels}
+        kept = {f"{side}.{i}": centre for i in levels for side, centre in centres[i].items()}
+        session.track(
+            parameters=self.parameters, velocity=velocity, chains=chains, centres=kept, other={"order": order}
+        )
 
         each, fine = spec.epochs * batches, spec.up_down_epochs * batches
         greedy = each * len(spec.hidden)
@@ -159,22 +174,21 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
                 if step == greedy:
                     self._tie()
                 rate = spec.up_down_learning_rate * (1 - (step - greedy) / fine)
-                session.record(wake_log_likelihood=self._up_down(x, rate, generator))
+                of_top = {name: velocity[f"{name}.{levels[-1]}"] for name in NAMES}
+                session.record(wake_log_likelihood=self._up_down(x, of_top, rate, generator))
                 continue
             level, done = step // each + 1, step % each
             if done == 0:
                 self._start(level, chains[f"{level}"], data, generator)
             below = self.recognise(x, generator, level - 1)[-1]
-            gap = update(
-                self.layer(level),
-                {name: velocity[f"{name}.{level}"] for name in NAMES},
-                below,
-                chains[f"{level}"] if spec.training == "pcd" else None,
-                spec,
-                spec.learning_rate * (1 - done / each),
-                generator,
-            )
-            session.record(**{f"free_energy_gap_{level}": gap})
+            layer, own = self.layer(level), {name: velocity[f"{name}.{level}"] for name in NAMES}
+            persistent = chains[f"{level}"] if spec.training == "pcd" else None
+            rule = rule_at(spec, done, each, batches, spec.centred)
+            moved = update(layer, own, below, persistent, rule, generator, centres[level])
+            found = {"hidden_activity": moved.activity}
+            if (step + 1) % batches == 0:
+                found |= energies_and_changes(layer, below, moved)
+            session.record(**{f"{name}_{level}": value for name, value in found.items()})
         if not fine:
             self._tie()
 
@@ -265,16 +279,17 @@ class Model(base.Model, VariationalBound, Sampler, Reconstruction, Features):
             found[f"recognition.{level}.bias"] = wrong.mean(0)
         return found
 
-    def _up_down(self, x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-        """One update of all layers, in place; all directions are taken before any parameter moves."""
+    def _up_down(self, x: Tensor, of_top: Velocity, rate: float, generator: torch.Generator) -> Tensor:
+        """One update of all layers, in place, without momentum; the mean log-likelihood of the wake phase, nats.
+
+        The parameters of the top are in no other direction: it moves first, and the sleep phase starts where its chains
+        ended.
+        """
         awake = self.recognise(x, generator)
-        highest = awake[-1]
-        for _ in range(self.spec.up_down_gibbs_steps):
-            highest = self.top().sweep(highest, generator)
+        rule = Rule(self.spec.up_down_gibbs_steps, rate)
+        highest = update(self.layer(len(self.spec.hidden)), of_top, awake[-1], None, rule, generator).visible
         asleep = self.generate(highest, generator)
-        at_top = self.layer(len(self.spec.hidden)).direction(awake[-1], highest)
-        directions = {f"top.{name}": direction for name, direction in at_top.items()}
-        directions |= self.generative_direction(awake) | self.recognition_direction(asleep)
+        directions = self.generative_direction(awake) | self.recognition_direction(asleep)
         score = sum(
             _log_bernoulli(below, self._generative_input(level, above)).mean()
             for level, (below, above) in enumerate(itertools.pairwise(awake), 1)

@@ -22,14 +22,14 @@ from dgmbench.models import base
 from dgmbench.models.base import Energy, Features, Reconstruction, Sampler
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, block_gibbs, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
-from dgmbench.models.boltzmann._training import TrainingSpec, Velocity, passes, train
+from dgmbench.models.boltzmann._training import BinarySpec, Velocity, passes, train
 from dgmbench.models.enumerated import StateEnumeration
 from dgmbench.training.session import Session
 
 SMOKE = {"hidden": 3, "epochs": 3, "batch_size": 20, "chains": 20, "learning_rate": 0.1, "sample_sweeps": 20}
 
 
-class Spec(TrainingSpec):
+class Spec(BinarySpec):
     """Every hyper-parameter is one of training, which all restricted Boltzmann machines share."""
 
 
@@ -68,7 +68,7 @@ class Model(base.Model, Energy, Sampler, Reconstruction, Features):
         Beside its history: `pseudo_log_likelihood` and `reconstruction_error`, nats, once an epoch.
         """
         self._initialise(data, session)
-        train(self, data, session)
+        train(self, data, session, is_centred=self.spec.centred)
 
     def parameters(self) -> dict[str, Tensor]:
         """What training changes."""
