@@ -14,9 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dgmbench.models.variational.smoothing.base import Smoothing
+
 if TYPE_CHECKING:
     from dgmbench.data.prepared import Dataset
-    from dgmbench.models.variational.smoothing.base import Smoothing
     from dgmbench.training.session import Session
 
 
@@ -153,7 +154,7 @@ class Smoothed(ABC):
     """Binary variables z, each with a continuous zeta beside it that a network sees in its place."""
 
     @abstractmethod
-    def smoothings(self) -> "dict[float, Smoothing]":
+    def smoothings(self) -> dict[float, Smoothing]:
         """beta -> r(zeta given z) at that inverse temperature, the sharpest last."""
 
 
