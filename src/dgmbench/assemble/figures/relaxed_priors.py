@@ -102,10 +102,8 @@ def _rounds(panel: "Axes", data: FigureData, points: pd.DataFrame) -> None:
     panel.plot(rounds, divergence[:, :SINGLE], color=FAINT, linewidth=0.5, alpha=0.6)
     panel.plot(rounds, divergence.mean(1), color=INK, marker="o", markeredgecolor="white", linewidth=1.8)
     panel.set(yscale="log", xticks=rounds if len(rounds) <= 11 else rounds[::5])
-    panel.annotate(
-        f"{_name(longest['smoothing'], longest['beta'])}\nmean, and single ζ;\nbelow 10⁻⁶ drawn there", (0.97, 0.96), xycoords="axes fraction",
-        ha="right", va="top", fontsize=6.5,
-    )  # fmt: skip
+    said = f"{_name(longest['smoothing'], longest['beta'])}\nmean, and single ζ;\nbelow 10⁻⁶ drawn there"
+    panel.annotate(said, (0.97, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=6.5)
 
 
 def _along_training(panel: "Axes", points: pd.DataFrame, handles: dict[str, Any]) -> None:
