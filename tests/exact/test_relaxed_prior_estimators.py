@@ -136,7 +136,7 @@ def test_gradient_variance_is_that_of_quadrature_and_differences(smoothing, beta
     settings = logit_gradient.Settings(smoothing=smoothing, beta=beta, rounds=30, draws=300)
     relaxed = relaxed_machine(model, data.test.all()[:1], settings)
     logits, prior = relaxed.logits[0], relaxed.prior
-    sides = [quadrature(50, torch.sigmoid(one).item()) for one in logits]
+    sides = [quadrature(80, torch.sigmoid(one).item()) for one in logits]
     rho = torch.cartesian_prod(*[places for places, _ in sides])
     weight = torch.cartesian_prod(*[lengths for _, lengths in sides]).prod(1)
     assert weight.sum().item() == pytest.approx(1.0, abs=1e-6)
