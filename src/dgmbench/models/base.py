@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from dgmbench.models.variational.smoothing.base import Smoothing
+
 if TYPE_CHECKING:
     from dgmbench.data.prepared import Dataset
     from dgmbench.training.session import Session
@@ -148,6 +150,14 @@ class Enumeration:
     log_term: Callable[[Tensor], Tensor]  # (m, bits) of {0, 1} in float64 -> (m,) in nats
 
 
+class Smoothed(ABC):
+    """Binary variables z, each with a continuous zeta beside it that a network sees in its place."""
+
+    @abstractmethod
+    def smoothings(self) -> dict[float, Smoothing]:
+        """beta -> r(zeta given z) at that inverse temperature, the sharpest last."""
+
+
 class Energy(ABC):
     """p(x) = exp(log_unnormalised(x)) / Z with Z unknown."""
 
@@ -242,7 +252,7 @@ class PatchPrior(ABC):
 CAPABILITIES: dict[str, type] = {
     c.__name__: c
     for c in (
-        *(Density, LatentVariable, Encoder, Decoder, Energy, VariationalBound),
+        *(Density, LatentVariable, Encoder, Decoder, Smoothed, Energy, VariationalBound),
         *(Sampler, Reconstruction, Features, Clusterer, PatchPrior),
     )
 }
