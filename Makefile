@@ -16,8 +16,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 run: $(VENV)/installed
 	snakemake --cores all
 
+# Files of tests are dealt out to the cores; plain `pytest` runs one after the other.
 test: $(VENV)/installed
-	pytest
+	pytest -n logical --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/installed
 	ruff check src tests
