@@ -1,4 +1,4 @@
-"""Importance-weighted bounds with an annealed log Z, of a discrete variational autoencoder whose truth is enumerated."""
+"""Importance-weighted bounds with an annealed log Z, of a discrete autoencoder whose truth is enumerated."""
 
 import importlib.util
 import math
