@@ -1,0 +1,171 @@
+"""Training of DVAE, DVAE++ and DVAE#: chains and populations, schedules, what the exact likelihood gains."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from dgmbench.models.variational import dvae, dvae_pp, dvae_sharp
+from dgmbench.models.variational._discrete_training import (
+    divergence_weight,
+    learning_rate,
+    measured_after,
+    sharpness,
+)
+from dgmbench.models.variational._negative_phase import NegativePhase
+from dgmbench.training.session import Session
+
+
+def beside(name: str):
+    """The module of tests beside this one, for its machines and their enumerated distributions."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+discrete = beside("test_dvae")
+every, rng = discrete.every, discrete.rng
+
+
+@pytest.mark.parametrize("method", ["pcd", "population"])
+def test_chains_that_have_the_prior_keep_it(method):
+    machine = discrete.network("dvae/spike-exp", scale=1.0).machine
+    exact = torch.log_softmax(discrete.log_joint_of_prior(machine), 0)
+    negative = NegativePhase(machine, method, 20_000, 1, rng(5))
+    start = every(4)[torch.multinomial(exact.exp(), 20_000, replacement=True, generator=rng(6))]
+    negative.kept["chains"].copy_(start[:, :2])
+    if method == "population":
+        negative.kept["log_weight_from"].copy_(machine.log_unnormalised(start[:, :2]))
+    own, other = negative.samples(machine, rng(7))
+    # 15 degrees of freedom: P(chi-squared > 49) = 2e-5.
+    discrete.assert_frequencies(torch.cat((own, other), 1), exact, 49)
+    assert torch.equal(negative.kept["chains"], own)
+
+
+def test_a_population_follows_an_update_at_once_and_chains_lag_behind():
+    then, now = (
+        discrete.network("dvae/spike-exp", seed=seed, scale=scale).machine for seed, scale in ((0, 1.2), (3, 2.4))
+    )
+    exact, before = (torch.log_softmax(discrete.log_joint_of_prior(machine), 0) for machine in (now, then))
+    start = every(4)[torch.multinomial(before.exp(), 20_000, replacement=True, generator=rng(6))][:, :2]
+    found = {}
+    for method in ("pcd", "population"):
+        negative = NegativePhase(then, method, 20_000, 1, rng(5))
+        negative.kept["chains"].copy_(start)
+        if method == "population":
+            negative.kept["log_weight_from"].copy_(then.log_unnormalised(start))
+        found[method] = discrete.chi_squared(torch.cat(negative.samples(now, rng(7)), 1), exact)
+    # Copies of one chain make the population's counts a few times more variable than independent ones.
+    assert found["population"] < 120 < 5 * 120 < found["pcd"]
+
+
+@pytest.mark.parametrize("method", discrete.METHODS)
+def test_training_raises_the_exact_likelihood(method):
+    module, options = discrete.METHODS[method]
+    options = {**options, "groups": 2, "latent": 2, "chains": 50, "sweeps": 3, "negative_phase": "population"}
+    spec = module.Spec(
+        **options,
+        hidden=[8],
+        samples_k=3 if module is dvae_sharp else 1,
+        iterations=200,
+        batch_size=100,
+        learning_rate=0.03,
+        validations=6,
+        validation_temperatures=50,
+    )
+    data = discrete.dataset(discrete.blobs(1500, 6))
+    model, session = module.Model(spec, 6), Session(rng(0))
+    model.fit(data, session)
+    x = data.test.all().double()
+    rates = x.mean(0)
+    independent = (rates * rates.log() + (1 - rates) * (1 - rates).log()).sum().item()
+    model.load_state({name: value.double() for name, value in model.state().items()})
+    # Independent pixels: -4.16; the source itself: -2.64.
+    assert independent + 1 < discrete.log_prob(model, x).mean().item() < -2.5
+    seen = [row["validation_bound"] for row in session.history if "validation_bound" in row]
+    assert len(seen) == 6
+    assert seen[0] < max(seen)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAtRecord(Session):
+    """A session that is killed in the middle of a step, after so many records."""
+
+    left = 9
+
+    def record(self, **values):
+        super().record(**values)
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("method", ["dvae/spike-exp", "dvae#/gaussian-integral"])
+def test_populations_and_groups_resume_to_the_same_bits_after_a_kill(method, tmp_path):
+    data, (module, options) = discrete.dataset(discrete.blobs(90, 6)), discrete.METHODS[method]
+    options = {**options, **discrete.TWO_GROUPS, "iterations": 10, "batch_size": 10, "chains": 9, "sweeps": 2}
+    spec = module.Spec(**options, negative_phase="population", validations=5, validation_temperatures=5)
+
+    def trained(session: Session) -> dict[str, Tensor]:
+        model = module.Model(spec, 6)
+        model.fit(data, session)
+        return model.state()
+
+    checkpoints = {"checkpoint_path": tmp_path / "checkpoint", "checkpoint_seconds": 0.0}
+    whole = trained(Session(rng(1)))
+    with pytest.raises(Killed):
+        trained(KilledAtRecord(rng(1), **checkpoints))
+    resumed = trained(Session(rng(99), **checkpoints))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_published_schedules_stretch_with_the_iterations():
+    for iterations in (1000, 1_000_000):
+        spec = dvae.Spec(iterations=iterations)
+        places = [0, 0.019, 0.02, 0.599, 0.6, 0.749, 0.75, 0.949, 0.95, 0.999]
+        factors = [0.1, 0.1, 1, 1, 1 / 3, 1 / 3, 0.1, 0.1, 1 / 33, 1 / 33]
+        rates = [learning_rate(spec, round(place * iterations)) for place in places]
+        assert rates == pytest.approx([3e-3 * factor for factor in factors])
+        weights = [divergence_weight(spec, round(place * iterations)) for place in (0, 0.15, 0.3, 0.9)]
+        assert weights == pytest.approx([0, 0.5, 1, 1])
+        assert sum(measured_after(spec, step) for step in range(iterations if iterations < 10_000 else 0)) in (0, 50)
+    assert divergence_weight(dvae.Spec(warm_up=0), 0) == 1
+    few = dvae.Spec(iterations=3, validations=50)
+    assert [measured_after(few, step) for step in range(3)] == [True] * 3
+
+
+def test_published_sharpness_by_method_structure_and_data():
+    linear, nonlinear, groups = {}, {"hidden": [200, 200]}, {"hidden": [200, 200], "groups": 4, "latent": 100}
+    for structure, mnist, omniglot in ((linear, 40, 40), (nonlinear, 40, 30), (groups, 30, 20)):
+        spec = dvae_sharp.Spec(**structure)
+        assert sharpness(spec, "dvae#/power", "mnist-static") == mnist
+        assert sharpness(spec, "dvae#/power", "omniglot-28") == omniglot
+    assert sharpness(dvae_sharp.Spec(beta=7.5), "dvae#/power", "omniglot-28") == 7.5
+    for method, (module, options) in discrete.METHODS.items():
+        assert module.Model(module.Spec(**options), 6).method == method
+        assert sharpness(module.Spec(**options), method, "digits") > 1
+
+
+@pytest.mark.parametrize(
+    ("module", "spec", "says"),
+    [
+        (dvae, {"latent": 1}, "set 'latent' or 'groups' to 2 or more"),
+        (dvae_pp, {"hidden": [0]}, "1 or more"),
+        (dvae_pp, {"normalise": False}, "'normalise' is read only with hidden units: leave it out"),
+        (dvae_sharp, {"epsilon": 0.1}, "'epsilon' is read only with relaxation: uniform-exp"),
+        (dvae_sharp, {"margin": 1.0}, "'margin' is read only with relaxation: gaussian-integral"),
+        (dvae_sharp, {"relaxation": "gaussian-integral", "mean_field_sweeps": 3}, "leave it out"),
+        (dvae, {"relaxation": "power"}, "Extra inputs"),
+    ],
+)
+def test_refusals_say_what_to_write(module, spec, says):
+    with pytest.raises(ValidationError, match=says):
+        module.Spec(**spec)
