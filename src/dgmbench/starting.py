@@ -158,15 +158,19 @@ def _array(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 # Settings with which an estimator says something in seconds; its defaults are for numbers that stand in tables.
-_QUICK: dict[str, dict[str, Any]] = {
-    "ais": {"temperatures": 200, "chains": 50},
-    "importance_weighted": {"k": 50},
-    "parzen": {"samples": 1000},
-}
+_QUICK = {"temperatures": 200, "chains": 20, "replicas": 50, "target_sweeps": 50, "k": 50, "samples": 1000}
+# What every model can be asked; estimators of anything else are studies of their own.
+_LIKELIHOODS = {"log_likelihood", "bound", "parzen_log_likelihood"}
+
+
+def _first_look(module: Any) -> bool:
+    """Whether an estimator says how well any model of its capability fits, or shows what it draws."""
+    return not module.METRICS or not _LIKELIHOODS.isdisjoint(module.METRICS)
 
 
 def new_experiment(name: str, dataset: str) -> Path:
-    """Write workflow/experiments/mine/<name>.yaml: every model that accepts the dataset, by every estimator it allows.
+    """Write workflow/experiments/mine/<name>.yaml: every model that accepts the dataset, its samples and its likelihood
+    by every estimator it allows.
 
     Under the budget smoke each model is as small as its tests make it, under laptop it has its defaults.
 
@@ -186,17 +190,19 @@ def new_experiment(name: str, dataset: str) -> Path:
             f"dataset '{dataset}' has no train split, only {', '.join(held)}: no model can be trained on it."
         )
     scored = {"examples": 500} | ({} if "test" in held else {"split": "train"})
-    estimators = {e: estimator(e) for e in estimator_modules()}
+    estimators = {e: module for e in estimator_modules() if _first_look(module := estimator(e))}
     rows: dict[str, Any] = {}
     small: dict[str, Any] = {}
     for model in model_modules():
         cls = model_class(model)
         if values in cls.accepts:
             can = [e for e, module in estimators.items() if issubclass(cls, module.REQUIRES)]
+            if not can:
+                continue
             rows[model] = {"model": model, "evaluate": can}
             small[model] = {"spec": _smoke_spec(model_modules()[model])}
     used = [e for e in estimators if any(e in row["evaluate"] for row in rows.values())]
-    quick = {e: {"settings": (scored if estimators[e].METRICS else {}) | _QUICK.get(e, {})} for e in used}
+    quick = {e: {"settings": (scored if estimators[e].METRICS else {}) | _quick(estimators[e])} for e in used}
     document = {
         "title": f"Every model on {dataset}",
         "document": "Your own",
@@ -222,6 +228,11 @@ def new_experiment(name: str, dataset: str) -> Path:
         f"'experiments=[{name}]'; with the models' defaults: budget=laptop."
     )
     return path
+
+
+def _quick(module: Any) -> dict[str, Any]:
+    """Settings of an estimator that take seconds."""
+    return {name: value for name, value in _QUICK.items() if module.METRICS and name in module.Settings.model_fields}
 
 
 def _smoke_spec(module: str) -> dict[str, Any]:

@@ -4,9 +4,12 @@ import csv
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
+# Some sixty programs are started, each of which imports torch.
+@pytest.mark.timeout(900)
 def test_a_folder_of_pictures_is_tried_on_every_model(make_project, experiments, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
