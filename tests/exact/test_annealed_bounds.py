@@ -66,6 +66,15 @@ def test_it_rises_with_k_from_the_elbo_and_says_what_has_not_converged():
     assert "standard error" in strict.evidence["ais_not_converged_because"]
 
 
+def test_chains_over_latent_states_give_the_same_bracket_as_exact_states():
+    found = numbers(boltzmann_bound_bracket, k=20, target_states="gibbs", target_sweeps=100)
+    log_z = found["log_z"]
+    # Beyond 5 standard errors in 1.7 million.
+    assert abs(log_z.value - truth()[0]) < 5 * log_z.estimator_se
+    assert log_z.evidence["target_states"] == "gibbs"
+    assert log_z.converged
+
+
 def test_bounds_on_log_z_stand_on_either_side():
     found = numbers(boltzmann_bound_bracket, k=1000)
     exact_log_z, exact = truth()

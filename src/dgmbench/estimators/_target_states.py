@@ -5,10 +5,10 @@
     tempering   the states at beta = 1 of independent ladders of parallel tempering
 
 The last two tend to the target with the number of sweeps and do not reach it. Every second chain starts at the base,
-the others at training examples, at every temperature of a ladder. Two tests, in standard errors of the mean log p* of
-the states: whether it still drifts in the second half of the sweeps, and whether it differs between the two starts.
-Chains that never leave the part of the space in which they started pass where both starts give every part the same
-share.
+the others at training examples (latent states: at complements of draws from the base), at every temperature of a
+ladder. Two tests, in standard errors of the mean log p* of the states: whether it still drifts in the second half of
+the sweeps, and whether it differs between the two starts. Chains that never leave the part of the space in which they
+started pass where both starts give every part the same share.
 
 Reference: Gelman and Rubin, "Inference from iterative simulation using multiple sequences", 1992 (starts that differ by
 more than the target's states do).
@@ -117,8 +117,14 @@ def enumeration_with_states(model: Energy) -> StateEnumeration:
 
 
 def _two_starts(path: AnnealedPath, data: Dataset, n: int, bench: Workbench) -> Tensor:
-    """Draws of the base in the even rows, training examples in the odd ones: (n, d)."""
+    """Draws of the base in the even rows, in the odd ones what is far from them: (n, d).
+
+    Training examples where states are examples; of a machine over latent binary units the complements of base draws.
+    """
     start = path.sample_base(n, bench.generator)
+    if start.shape[1] != data.dimension:
+        start[1::2] = 1 - start[1::2]
+        return start
     rows = torch.randint(len(data.train), (n // 2,), generator=bench.generator, device=bench.device)
     start[1::2] = data.train.take(rows, bench.generator).to(start)
     return start
