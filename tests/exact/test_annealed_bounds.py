@@ -1,26 +1,15 @@
 """Importance-weighted bounds with an annealed log Z, of a discrete autoencoder whose truth is enumerated."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
+import test_dvae as discrete
 import torch
 
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import boltzmann_bound, boltzmann_bound_bracket, importance_weighted_ais
 from dgmbench.estimators.base import Workbench
 
-
-def beside(name: str):
-    """The module of tests beside this one, for its machines and their enumerated distributions."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-discrete = beside("test_dvae")
 DATA = discrete.dataset(discrete.blobs(120, 6))
 MODEL = discrete.network("dvae#/power", scale=0.5, groups=2, latent=3)
 ANNEALING = {"temperatures": 100, "chains": 500}

@@ -1,11 +1,11 @@
 """Bounds and estimates of log p(x) with log Z, against enumeration of everything."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import test_dbm as machines
+import test_dbn as belief
 import torch
 
 from dgmbench.errors import CannotBeDone
@@ -13,16 +13,6 @@ from dgmbench.estimators import boltzmann_bound, boltzmann_bound_enumeration
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import dbm
 
-
-def beside(name: str):
-    """The module of tests beside this one, for its machines and their enumerated distributions."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-belief, machines = beside("test_dbn"), beside("test_dbm")
 DATA = machines.dataset(machines.two_modes(60, 4))
 
 

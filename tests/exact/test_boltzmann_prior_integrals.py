@@ -1,9 +1,8 @@
 """Boltzmann priors through Gaussian integrals and given zeta, against enumeration of z, quadrature and differences."""
 
-import importlib.util
 import math
-from pathlib import Path
 
+import boltzmann_priors as made
 import pytest
 import torch
 
@@ -17,9 +16,6 @@ from dgmbench.models.variational._boltzmann_prior import (
 from dgmbench.models.variational.smoothing.exponential import Exponential
 from dgmbench.models.variational.smoothing.gaussian import Gaussian
 
-_SPEC = importlib.util.spec_from_file_location("boltzmann_priors", Path(__file__).parent / "boltzmann_priors.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 SMOOTHINGS, check_gradients, drawn_zeta = made.SMOOTHINGS, made.check_gradients, made.drawn_zeta
 every_z, log_conditional_terms, log_z, machine = made.every_z, made.log_conditional_terms, made.log_z, made.machine
 negative_energy, nodes = made.negative_energy, made.nodes

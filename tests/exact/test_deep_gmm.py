@@ -1,9 +1,8 @@
 """The Deep GMM against scipy path by path, the mixture of one layer, its own samples, and Bayes by quadrature."""
 
-import importlib.util
 import math
-from pathlib import Path
 
+import deep_gmms as made
 import numpy as np
 import pytest
 import torch
@@ -17,9 +16,6 @@ from dgmbench.models.mixtures import _deep_sgd, _network, deep_gmm, gmm
 from dgmbench.models.mixtures._search import PathSearch
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("deep_gmms", Path(__file__).parent / "deep_gmms.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, clusters, fit, path_scores, random_model = made.D, made.clusters, made.fit, made.path_scores, made.random_model
 rng = made.rng
 

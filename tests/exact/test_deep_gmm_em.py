@@ -1,9 +1,8 @@
 """Training of the Deep GMM by EM: objectives, searches, weights of paths, minibatches and resumption."""
 
-import importlib.util
 import math
-from pathlib import Path
 
+import deep_gmms as made
 import numpy as np
 import pytest
 import torch
@@ -12,9 +11,6 @@ from dgmbench.models.mixtures import _deep_em, _network, deep_gmm
 from dgmbench.models.mixtures._search import PathSearch
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("deep_gmms", Path(__file__).parent / "deep_gmms.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, clusters, fit, random_model, rng = made.D, made.clusters, made.fit, made.random_model, made.rng
 
 

@@ -1,10 +1,9 @@
 """Training of the Deep GMM by stochastic gradients, and nodes that are put to use again."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
+import deep_gmms as made
 import pytest
 import torch
 
@@ -14,9 +13,6 @@ from dgmbench.models.mixtures._search import moments_of_paths
 from dgmbench.training.distributed import Group
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("deep_gmms", Path(__file__).parent / "deep_gmms.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, clusters, fit, random_model, rng = made.D, made.clusters, made.fit, made.random_model, made.rng
 
 

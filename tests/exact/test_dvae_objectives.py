@@ -1,11 +1,10 @@
 """What DVAE, DVAE++ and DVAE# maximise: the discrete bound where they are sharp, and gradients by differences."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import test_dvae as discrete
 import torch
 from torch import Tensor
 
@@ -14,16 +13,6 @@ from dgmbench.models.variational._normalised_networks import NormalisedNetworks
 from dgmbench.models.variational.smoothing.base import Smoothing
 from dgmbench.models.variational.smoothing.spike_and_exponential import SpikeAndExponential
 
-
-def beside(name: str):
-    """The module of tests beside this one, for its machines and their enumerated distributions."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-discrete = beside("test_dvae")
 every, rng = discrete.every, discrete.rng
 OVERLAPPING = [method for method in discrete.METHODS if method != "dvae/spike-exp"]
 # Where zeta is as good as z: the power function has 1 % of its mass further than 0.01 from z at beta = 460.

@@ -1,9 +1,7 @@
 """Training of DVAE, DVAE++ and DVAE#: chains and populations, schedules, what the exact likelihood gains."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+import test_dvae as discrete
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -18,16 +16,6 @@ from dgmbench.models.variational._discrete_training import (
 from dgmbench.models.variational._negative_phase import NegativePhase
 from dgmbench.training.session import Session
 
-
-def beside(name: str):
-    """The module of tests beside this one, for its machines and their enumerated distributions."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-discrete = beside("test_dvae")
 every, rng = discrete.every, discrete.rng
 
 

@@ -1,10 +1,9 @@
 """Structured covariances and hard assignments of the Gaussian mixture."""
 
-import importlib.util
 import math
 import warnings
-from pathlib import Path
 
+import gmm_structures as made
 import numpy as np
 import pytest
 import torch
@@ -16,9 +15,6 @@ from sklearn.mixture import GaussianMixture
 from dgmbench.models.mixtures import _covariances
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("gmm_structures", Path(__file__).parent / "gmm_structures.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, K, STRUCTURES, clusters, fit = made.D, made.K, made.STRUCTURES, made.clusters, made.fit
 parameters, rng = made.parameters, made.rng
 

@@ -1,8 +1,6 @@
 """Minibatches of the Gaussian mixture of every covariance structure, and what the fit promises of any data."""
 
-import importlib.util
-from pathlib import Path
-
+import gmm_structures as made
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,6 @@ from dgmbench.errors import CannotBeDone
 from dgmbench.models.mixtures import _covariances, _em, _fitting
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("gmm_structures", Path(__file__).parent / "gmm_structures.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, K, STRUCTURES, clusters, fit = made.D, made.K, made.STRUCTURES, made.clusters, made.fit
 parameters, rng = made.parameters, made.rng
 

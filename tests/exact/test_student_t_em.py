@@ -1,11 +1,10 @@
 """The Student-t mixture's training: degrees of freedom by root finding, and EM against EM written out plainly."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import student_t as made
 import torch
 from scipy import optimize, special, stats
 from scipy.special import logsumexp
@@ -13,9 +12,6 @@ from scipy.special import logsumexp
 from dgmbench.models.mixtures import _fitting, _student, student_t_mixture
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("student_t", Path(__file__).parent / "student_t.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, K, fit, heavy_clusters, model_of = made.D, made.K, made.fit, made.heavy_clusters, made.model_of
 parameters, rng, scores = made.parameters, made.rng, made.scores
 

@@ -1,12 +1,11 @@
 """The Student-t mixture's density against scipy and closed forms, and the Gaussian mixture as its limit."""
 
-import importlib.util
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import student_t as made
 import torch
 from scipy import integrate, stats
 from scipy.special import logsumexp
@@ -15,9 +14,6 @@ from dgmbench.errors import CannotBeDone
 from dgmbench.models.mixtures import _fitting, _student, gmm, student_t_mixture
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("student_t", Path(__file__).parent / "student_t.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, K, fit, heavy_clusters, model_of = made.D, made.K, made.fit, made.heavy_clusters, made.model_of
 parameters, random_parameters, rng, scores = made.parameters, made.random_parameters, made.rng, made.scores
 

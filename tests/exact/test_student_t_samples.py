@@ -1,20 +1,16 @@
 """The Student-t mixture's sampler against its density, and its posteriors under noise against Bayes by quadrature."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+import student_t as made
 import torch
 from scipy import stats
 from scipy.special import logsumexp
 
 from dgmbench.models.mixtures import _student
 
-_SPEC = importlib.util.spec_from_file_location("student_t", Path(__file__).parent / "student_t.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 D, K, model_of, random_parameters, rng = made.D, made.K, made.model_of, made.random_parameters, made.rng
 
 

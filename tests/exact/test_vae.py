@@ -1,13 +1,12 @@
 """The variational autoencoder against quadrature over its latent variables, and its gradients by differences."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import vaes as made
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,9 +16,6 @@ from dgmbench.models.variational import vae
 from dgmbench.models.variational._training import learning_rate
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("vaes", Path(__file__).parent / "vaes.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 blobs, dataset, every_x, log_mean_exp = made.blobs, made.dataset, made.every_x, made.log_mean_exp
 log_prob_by_quadrature, network = made.log_prob_by_quadrature, made.network
 

@@ -1,18 +1,14 @@
 """The variational autoencoder of two stochastic layers against quadrature and equations by hand."""
 
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
+import vaes as made
 from torch import Tensor
 
 from dgmbench.models.variational import vae
 
-_SPEC = importlib.util.spec_from_file_location("vaes", Path(__file__).parent / "vaes.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 every_x, network = made.every_x, made.network
 
 
