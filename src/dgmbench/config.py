@@ -171,6 +171,18 @@ class BudgetPlan(Schema):
     evaluations: dict[str, EvaluationChange] = Field(default_factory=dict, description="Changes to evaluations.")
 
 
+class OrderPlan(Schema):
+    """Rows whose order is compared with the published one, by rank correlation."""
+
+    title: str = Field(description="What the table prints for it.")
+    evaluation: str = Field(description="The evaluation (column of the table) that orders them.")
+    metric: str = Field("log_likelihood", description="The metric that orders them.")
+    rows: list[str] = Field(min_length=1, description="The rows, by name; every combination of their grids counts.")
+    where: dict[str, Any] = Field(
+        default_factory=dict, description="Hyper-parameter -> value: which combinations of the rows' grids count."
+    )
+
+
 class FigurePlan(Schema):
     """The experiment's main figure."""
 
@@ -191,6 +203,9 @@ class Experiment(Schema):
         None, description="Row that the others are compared with, example by example, in the paired table."
     )
     paired_by: str | None = Field(None, description="Evaluation that the paired comparison uses.")
+    orders: list[OrderPlan] = Field(
+        default_factory=list, description="Rank correlations with the published numbers that the table ends with."
+    )
     figure: FigurePlan = Field(description="The main figure.")
     budgets: dict[Budget, BudgetPlan] = Field(min_length=1, description="What is done under each budget.")
 
@@ -209,6 +224,9 @@ class Experiment(Schema):
                     raise ValueError(
                         f"rows.{name}.select.by: '{row.select.by}' must have settings: {{split: validation}}"
                     )
+        for number, order in enumerate(self.orders):
+            _check_names(order.rows, self.rows, f"orders.{number}.rows")
+            _check_names([order.evaluation], self.evaluations, f"orders.{number}.evaluation")
         if (self.paired_with is None) != (self.paired_by is None):
             raise ValueError("write both 'paired_with' and 'paired_by', or neither")
         if self.paired_with is not None and self.paired_by is not None:

@@ -14,7 +14,9 @@ from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import logit_gradient, mean_field_divergence
 from dgmbench.estimators._relaxed_prior import RelaxedSettings, relaxed_machine
 from dgmbench.estimators.base import Workbench
-from dgmbench.models.boltzmann import gaussian_rbm, rbm
+from dgmbench.models.boltzmann import rbm
+from dgmbench.models.boltzmann._binary import draw
+from dgmbench.models.variational import dvae_sharp
 
 SMOOTHINGS = [("exponential", 6.0), ("uniform_exponential", 9.0), ("power_function", 5.0), ("gaussian", 12.0)]
 
@@ -24,6 +26,15 @@ def machine(visible: int, hidden: int, coupling: float = 1.0, seed: int = 0) -> 
     model = rbm.Model(rbm.Spec(hidden=hidden), visible)
     model.weights = coupling * torch.randn(visible, hidden, generator=g)
     model.visible_bias, model.hidden_bias = torch.randn(visible, generator=g), torch.randn(hidden, generator=g)
+    return model
+
+
+def autoencoder(dimension: int, latent: int, seed: int = 0, **spec) -> dvae_sharp.Model:
+    """Every parameter drawn; hidden layers are normalised by running statistics of mean 0 and variance 1."""
+    g = torch.Generator().manual_seed(seed)
+    model = dvae_sharp.Model(dvae_sharp.Spec(latent=latent, **spec), dimension)
+    fitted = {name: 0.7 * torch.randn(value.shape, generator=g) for name, value in model.parameters.items()}
+    model.load_state({**model.state(), **fitted, "mean": torch.full((dimension,), 0.4)})
     return model
 
 
@@ -70,7 +81,7 @@ def test_divergence_is_its_definition_over_every_z(smoothing, beta):
     model, data = machine(4, 3), dataset(12, 4)
     settings = mean_field_divergence.Settings(smoothing=smoothing, beta=beta, rounds=4)
     found = mean_field_divergence.estimate(model, data, settings, bench())
-    zeta = relaxed_machine(model, data.test.all(), settings).draw(bench().generator)
+    zeta = relaxed_machine(model, data.test.all(), settings, bench().generator).draw(bench().generator)
     expected = by_definition(model, zeta, settings)
     np.testing.assert_allclose(found.arrays["divergence"], expected, atol=1e-9, rtol=1e-7)
     last, first = found.numbers
@@ -107,12 +118,29 @@ def test_sharper_smoothing_leaves_less_divergence():
 
 def test_posterior_is_one_pass_up_and_down():
     model, data = machine(3, 2), dataset(4, 3)
-    logits = relaxed_machine(model, data.test.all(), RelaxedSettings()).logits
+    logits = relaxed_machine(model, data.test.all(), RelaxedSettings(), bench().generator).logits
     w, a, b = model.weights.tolist(), model.visible_bias.tolist(), model.hidden_bias.tolist()
     for x, found in zip(data.test.x.tolist(), logits.tolist()):
         up = [b[j] + sum(x[i] * w[i][j] for i in range(3)) for j in range(2)]
         down = [a[i] + sum(w[i][j] * sigmoid(up[j]) for j in range(2)) for i in range(3)]
         assert found == pytest.approx(down + up, rel=1e-5)
+
+
+def test_posterior_of_an_autoencoder_is_its_encoder():
+    model, x = autoencoder(5, 4), dataset(6, 5).test.all()
+    logits = relaxed_machine(model, x, RelaxedSettings(), bench().generator).logits
+    names = (f"encoder0.0.{name}" for name in ("weight", "bias"))
+    weight, bias = (model.parameters[name] for name in names)
+    torch.testing.assert_close(logits, ((x - 0.4) @ weight.T + bias).double(), rtol=1e-5, atol=1e-6)
+
+
+def test_later_groups_are_given_a_draw_of_earlier_ones():
+    model, x = autoencoder(5, 3, groups=2, hidden=[4]), dataset(4, 5).test.all()
+    logits = model.posterior_log_odds(x, bench().generator)
+    again = torch.Generator().manual_seed(3)
+    first = draw(torch.sigmoid(logits[:, :3]), again)
+    second = model.networks.apply("encoder1", [x - 0.4, first])
+    torch.testing.assert_close(logits[:, 3:], second)
 
 
 def quadrature(nodes: int, q: float) -> tuple[Tensor, Tensor]:
@@ -124,17 +152,19 @@ def quadrature(nodes: int, q: float) -> tuple[Tensor, Tensor]:
     return rho, torch.cat([(1 - q) * length, q * length])
 
 
+@pytest.mark.parametrize("with_decoder", [False, True])
 @pytest.mark.parametrize(("smoothing", "beta"), SMOOTHINGS)
-def test_gradient_variance_is_that_of_quadrature_and_differences(smoothing, beta):
+def test_gradient_variance_is_that_of_quadrature_and_differences(smoothing, beta, with_decoder):
     """Two units: both zeta by quadrature over rho, d L / d logit by central differences of L at fixed rho.
 
     Mean field is run to its fixed point, where the gradient that stops at the means is that of the value.
     """
-    model = machine(1, 1, coupling=1.5)
+    model = autoencoder(1, 2, hidden=[3], seed=2) if with_decoder else machine(1, 1, coupling=1.5)
     x = np.zeros((50, 1), dtype=np.float32)
     data = Dataset("made-up", "made-up-1", "binary", (1,), {"train": Split(x), "test": Split(x)}, {})
     settings = logit_gradient.Settings(smoothing=smoothing, beta=beta, rounds=30, draws=300)
-    relaxed = relaxed_machine(model, data.test.all()[:1], settings)
+    example = data.test.all()[:1]
+    relaxed = relaxed_machine(model, example, settings, bench().generator)
     logits, prior = relaxed.logits[0], relaxed.prior
     sides = [quadrature(80, torch.sigmoid(one).item()) for one in logits]
     rho = torch.cartesian_prod(*[places for places, _ in sides])
@@ -144,7 +174,8 @@ def test_gradient_variance_is_that_of_quadrature_and_differences(smoothing, beta
     def bound(logits: Tensor) -> Tensor:
         with torch.no_grad():
             zeta = prior.smoothing.icdf(rho, logits.expand(rho.shape))
-            return prior.log_unnormalised(zeta) - prior.smoothing.mixture_log_prob(zeta, logits).sum(1)
+            of_x = model.log_prob_x_given_units(example.expand(len(zeta), -1), zeta)
+            return of_x + prior.log_unnormalised(zeta) - prior.smoothing.mixture_log_prob(zeta, logits).sum(1)
 
     variances = []
     for unit in range(2):
@@ -163,17 +194,14 @@ def test_variance_is_unbiased_over_few_draws():
     model, data = machine(4, 3), dataset(6, 4)
     settings = logit_gradient.Settings(draws=7)
     found = logit_gradient.estimate(model, data, settings, bench()).numbers[0]
-    relaxed, work = relaxed_machine(model, data.test.all(), settings), bench()
-    each = np.stack([logit_gradient.gradient(relaxed, work.generator).numpy() for _ in range(7)])
+    x, work = data.test.all(), bench()
+    relaxed = relaxed_machine(model, x, settings, work.generator)
+    each = np.stack([logit_gradient.gradient(model, x, relaxed, work.generator).numpy() for _ in range(7)])
     np.testing.assert_allclose(found.per_example, each.var(0, ddof=1).mean(1))
 
 
 def test_refusals_say_what_to_write():
     data = dataset(5, 3)
-    other = gaussian_rbm.Model(gaussian_rbm.Spec(hidden=2), 3)
-    for module in (mean_field_divergence, logit_gradient):
-        with pytest.raises(CannotBeDone, match="'model: rbm'"):
-            module.estimate(other, data, module.Settings(), bench())
     with pytest.raises(CannotBeDone, match="at most 20"):
         divergence(machine(30, 25), dataset(2, 30))
     with pytest.raises(ValidationError, match="beta above 1"):

@@ -6,6 +6,7 @@ from dgmbench.assemble import paired
 from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record, records, to_csv
+from dgmbench.assemble.order import order_records
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
@@ -42,7 +43,7 @@ def assemble_plan(name: str, experiment: Experiment, plan: Plan, results_root: P
     archive = Archive(results, data_root)
     entries = build_entries(plan, name, experiment, archive, results_root / "published")
     labels = labels_of(entries)
-    rows = records(entries)
+    rows = [*records(entries), *order_records(entries, experiment.orders)]
     human = view(rows, labels, experiment.title, caption(experiment, plan.budget))
     differences: list[Record] = []
     if experiment.paired_with is not None and experiment.paired_by is not None:

@@ -31,11 +31,11 @@ from dgmbench.estimators._log_weights import delta_se, log_mean_exp
 from dgmbench.estimators._relaxed_prior import RelaxedSettings, relaxed_machine
 from dgmbench.estimators.base import Estimate, Estimates, Metric, Workbench
 from dgmbench.estimators.enumeration import log_partition
-from dgmbench.models.base import Energy
+from dgmbench.models.base import BinaryLatents
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.variational._boltzmann_prior import OverlappingRelaxation
 
-REQUIRES = Energy
+REQUIRES = BinaryLatents
 METRICS = {
     "divergence": Metric("nats", "score", "lower", "mean KL(m || p(z given zeta)) after the last round"),
     "divergence_after_one_round": Metric("nats", "score", "lower", "the same after the first round"),
@@ -58,16 +58,16 @@ def scorings(settings: Settings, examples: int) -> float:
     return examples * (states + settings.rounds**2)
 
 
-def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
+def estimate(model: BinaryLatents, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """Both divergences, for each example's zeta.
 
     Arrays: `divergence` (rounds + 1, n), from no round at all to the last.
 
     Raises:
-        CannotBeDone: the model is no machine of two sides, too large to be enumerated, or its energy overflows.
+        CannotBeDone: the machine is too large to be enumerated, or its energy overflows.
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
-    relaxed = relaxed_machine(model, x, settings)
+    relaxed = relaxed_machine(model, x, settings, bench.generator)
     zeta = relaxed.draw(bench.generator)
     bounds = torch.stack(tilted_bounds(relaxed.prior, zeta))
     if settings.log_z == "enumeration":

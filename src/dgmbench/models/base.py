@@ -158,6 +158,28 @@ class Smoothed(ABC):
         """beta -> r(zeta given z) at that inverse temperature, the sharpest last."""
 
 
+class BinaryLatents(ABC):
+    """Binary units z whose p(z) is a machine of two sides, z = (z_s, z_o), and a posterior q(z given x) on them."""
+
+    @abstractmethod
+    def couplings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W (S, O), a (S,) and b (O,) of p(z) = exp(a.z_s + b.z_o + z_s W z_o) / Z."""
+
+    @abstractmethod
+    def posterior_log_odds(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-odds of q(z_i = 1 given x), of later groups of units given a draw of those before: (n, d) -> (n, S + O).
+
+        The units of z_s come first.
+        """
+
+    @abstractmethod
+    def log_prob_x_given_units(self, x: Tensor, zeta: Tensor) -> Tensor:
+        """log p(x given zeta), a continuous zeta in place of z, differentiable in it: (n, d), (n, S + O) -> (n,), nats.
+
+        0 where x is itself among the units.
+        """
+
+
 class Energy(ABC):
     """p(x) = exp(log_unnormalised(x)) / Z with Z unknown."""
 
@@ -252,7 +274,7 @@ class PatchPrior(ABC):
 CAPABILITIES: dict[str, type] = {
     c.__name__: c
     for c in (
-        *(Density, LatentVariable, Encoder, Decoder, Smoothed, Energy, VariationalBound),
+        *(Density, LatentVariable, Encoder, Decoder, Smoothed, BinaryLatents, Energy, VariationalBound),
         *(Sampler, Reconstruction, Features, Clusterer, PatchPrior),
     )
 }

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
-from dgmbench.models.base import Energy, Features, Reconstruction, Sampler
+from dgmbench.models.base import BinaryLatents, Energy, Features, Reconstruction, Sampler
 from dgmbench.models.boltzmann._binary import base_rate_log_odds, block_gibbs, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.boltzmann._training import BinarySpec, Velocity, passes, train
@@ -33,7 +33,7 @@ class Spec(BinarySpec):
     """Every hyper-parameter is one of training, which all restricted Boltzmann machines share."""
 
 
-class Model(base.Model, Energy, Sampler, Reconstruction, Features):
+class Model(base.Model, Energy, BinaryLatents, Sampler, Reconstruction, Features):
     """Parameters: `weights` (d, m), `visible_bias` (d,), `hidden_bias` (m,); `base_bias` (d,) is where chains start."""
 
     Spec = Spec
@@ -152,8 +152,20 @@ class Model(base.Model, Energy, Sampler, Reconstruction, Features):
     def up_pass(self) -> list[tuple[Tensor, Tensor]]:
         return [(self.weights, self.hidden_bias)]
 
+    def couplings(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weights, self.visible_bias, self.hidden_bias
+
+    def posterior_log_odds(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Of z = (v, h) by one pass of the machine's own means: b + x W up, a + W sigmoid(b + x W) down again."""
+        machine, x = self._bipartite(), x.to(self.weights)
+        up = machine.other_input(x)
+        return torch.cat([machine.own_input(torch.sigmoid(up)), up], 1)
+
+    def log_prob_x_given_units(self, x: Tensor, zeta: Tensor) -> Tensor:
+        return zeta.new_zeros(len(x))
+
     def _bipartite(self) -> Bipartite:
-        return Bipartite(self.weights, self.visible_bias, self.hidden_bias)
+        return Bipartite(*self.couplings())
 
     def _initialise(self, data: Dataset, session: Session) -> None:
         device = session.device

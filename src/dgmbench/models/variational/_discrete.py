@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.models import base
-from dgmbench.models.base import Encoder, Sampler, VariationalBound
+from dgmbench.models.base import BinaryLatents, Encoder, Sampler, VariationalBound
 from dgmbench.models.boltzmann._binary import block_gibbs, draw
 from dgmbench.models.boltzmann._bipartite import Bipartite, Path
 from dgmbench.models.enumerated import StateEnumeration
@@ -42,7 +42,7 @@ from dgmbench.training.session import Session
 _ROWS_AT_ONCE = 2000
 
 
-class DiscreteAutoencoder(base.Model, VariationalBound, Encoder, Sampler):
+class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, Sampler):
     """`parameters`: those of the networks (`_normalised_networks`), `prior.weights` (D/2, D - D/2), `prior.own` and
     `prior.other`, and whatever a method adds. `mean` (d,) is what the encoder subtracts from x.
 
@@ -86,7 +86,10 @@ class DiscreteAutoencoder(base.Model, VariationalBound, Encoder, Sampler):
     @property
     def machine(self) -> Bipartite:
         """The prior on z."""
-        return Bipartite(*(self.others[f"prior.{name}"] for name in ("weights", "own", "other")))
+        return Bipartite(*self.couplings())
+
+    def couplings(self) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(self.others[f"prior.{name}"] for name in ("weights", "own", "other"))
 
     def state(self) -> dict[str, Tensor]:
         fitted = {**self.parameters, **self.networks.statistics, "mean": self.mean}
@@ -181,6 +184,17 @@ class DiscreteAutoencoder(base.Model, VariationalBound, Encoder, Sampler):
         hidden = self.networks.apply("decoder", [latent], training, layers=last)
         normaliser = F.softplus(F.linear(hidden, weight, bias)).sum(-1)
         return (hidden * (x @ weight)).sum(-1) + x @ bias - normaliser
+
+    def posterior_log_odds(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            seen, found = [self._typed(x) - self.mean], []
+            for g in range(self.spec.groups):
+                found.append(self._logits(g, seen))
+                seen.append(draw(torch.sigmoid(found[-1]), generator))
+            return torch.cat(found, -1)
+
+    def log_prob_x_given_units(self, x: Tensor, zeta: Tensor) -> Tensor:
+        return self.log_prob_x(x, self._typed(zeta)[None])[0]
 
     def discrete(self, x: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """k draws of z from q(z given x), with running statistics: z (k, n, D), log q(z given x) (k, n), nats."""
