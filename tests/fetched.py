@@ -1,19 +1,13 @@
 """An entry of one file, a server and mirrors that hold it, and what a fetch leaves."""
 
 import hashlib
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import yaml
+from serving import serving
 
 from dgmbench.data import catalogue
-
-_SPEC = importlib.util.spec_from_file_location("serving", Path(__file__).parent / "serving.py")
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-serving = _MODULE.serving
 
 BODY = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(4000))
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -7,7 +7,7 @@ than 1 GB beyond what it starts with nor take longer than five seconds for one c
 """
 
 import gzip
-import importlib.util
+import importlib
 import io
 import json
 import resource
@@ -47,10 +47,7 @@ ANY_NUMBER_OF_ROWS = {"array", "images"}
 def sample(name: str):
     path = SAMPLES / f"{name}.py"
     assert path.is_file(), f"the loader '{name}' reads files: give it {path.name} in tests/samples"
-    spec = importlib.util.spec_from_file_location(f"sample_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"samples.{name}")
 
 
 def damaged(content: bytes, number: int, rng: np.random.Generator) -> bytes:

@@ -8,8 +8,8 @@ import torch
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators import _boltzmann_timing, boltzmann_cost
-from dgmbench.estimators._boltzmann_timing import Timing
+from dgmbench.estimators import _boltzmann_timing, _timing, boltzmann_cost
+from dgmbench.estimators._timing import Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import gaussian_rbm, rbm
 from dgmbench.training.session import Session
@@ -84,7 +84,7 @@ def test_the_median_of_readings_and_its_standard_error():
 
 def test_the_first_reading_of_every_program_warms_up_and_they_take_turns():
     called = []
-    found = _boltzmann_timing.readings({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
+    found = _timing.readings({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
     assert called == ["a", "b"] * 3
     assert all(len(timing.all_seconds) == 2 for timing in found.values())
 

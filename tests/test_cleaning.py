@@ -1,19 +1,14 @@
 """Runs that nothing asks for: found by what they mean, deleted only where it is said, and never from under a table."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+import synthetic_results as synthetic
 
 from dgmbench import files
 from dgmbench.cleaning import clean, leftovers
 from dgmbench.layout import Layout
 from dgmbench.runs import make_plan
-
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 
 
 @pytest.fixture

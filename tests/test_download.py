@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import importlib.util
 import json
 import os
 import signal
@@ -14,17 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from serving import serving
 
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch
 from dgmbench.data.part import Part
 from dgmbench.data.transfer import Stopped, Transfer
 from dgmbench.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("serving", Path(__file__).parent / "serving.py")
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-serving = _MODULE.serving
 
 BODY = b"".join(hashlib.sha256(i.to_bytes(4, "big")).digest() for i in range(32_768))  # 1 MiB
 SIZE = len(BODY)

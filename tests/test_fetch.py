@@ -2,20 +2,16 @@
 
 import gzip
 import hashlib
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
+import fetched as made
 import pytest
 
 from dgmbench.data.catalogue import resolve
 from dgmbench.data.fetch import fetch
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("fetched", Path(__file__).parent / "fetched.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 BODY, MD5, SHA, add, left, manifest = made.BODY, made.MD5, made.SHA, made.add, made.left, made.manifest
 mirror_with, raw, server = made.mirror_with, made.raw, made.server
 

@@ -2,10 +2,9 @@
 
 import errno
 import hashlib
-import importlib.util
 import shutil
-from pathlib import Path
 
+import fetched as made
 import pytest
 
 from dgmbench.data import catalogue, download
@@ -13,9 +12,6 @@ from dgmbench.data.fetch import fetch
 from dgmbench.data.part import Part
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("fetched", Path(__file__).parent / "fetched.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 BODY, SHA, add, left, manifest = made.BODY, made.SHA, made.add, made.left, made.manifest
 mirror_with, raw, server = made.mirror_with, made.raw, made.server
 

@@ -1,7 +1,6 @@
 """Many files at a time: one display, results in the catalogue's order, every error told and nothing else lost."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from serving import serving
 from typer.testing import CliRunner
 
 from dgmbench import cli, fetching
@@ -21,11 +21,6 @@ from dgmbench.data.fetch import fetch, fetch_all
 from dgmbench.data.transfer import Stopped, Transfer, side_by_side
 from dgmbench.errors import UserError
 from dgmbench.workflow import Workflow
-
-_SPEC = importlib.util.spec_from_file_location("serving", Path(__file__).parent / "serving.py")
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-serving = _MODULE.serving
 
 ROOT = Path(__file__).parents[1]
 BODIES = {f"{n}{i}.npy": f"{n}{i}".encode() * 20_000 for n in "ab" for i in range(3)}

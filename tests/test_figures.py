@@ -1,12 +1,11 @@
 """Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
 
-import importlib.util
 import warnings
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import synthetic_results as synthetic
 
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
@@ -17,10 +16,6 @@ from dgmbench.assemble.outcomes import Archive
 from dgmbench.config import FigurePlan
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
-
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """Figures of layered mixtures: what is drawn is what arrays, cells and histories say."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic_results as synthetic
 from scipy import stats
 
 from dgmbench.assemble.entries import build_entries
@@ -17,10 +15,6 @@ from dgmbench.assemble.outcomes import Archive
 from dgmbench.config import Experiment
 from dgmbench.estimators.base import Metric
 from dgmbench.runs import make_plan
-
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 
 LL = "log_likelihood"
 

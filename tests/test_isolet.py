@@ -1,21 +1,16 @@
 """ISOLET from small made files: every container and every order of the rows gives the same arrays."""
 
 import gzip
-import importlib.util
 import zipfile
-from pathlib import Path
 
 import ncompress
 import numpy as np
 import pytest
+from samples import isolet as sample
 
 from dgmbench.data.datasets import isolet
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("sample_isolet", Path(__file__).parent / "samples/isolet.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """The ledger: statuses, selections, published numbers, paired differences, provenance."""
 
-import importlib.util
+import copy
 import json
 import math
 import re
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
+import synthetic_results as synthetic
 
 from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, paired, provenance
@@ -19,9 +19,6 @@ from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
 from dgmbench.workflow import FIGURES
 
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 LL = synthetic.LL
 
 
@@ -166,6 +163,24 @@ def test_selection_repeats_the_variant_best_on_validation(assembled):
     assert chosen.variant == "components=4, chosen on validation"
     assert (chosen.label, chosen.published.value, origin.published) == ("GMM, best", 153.7, None)
     assert by_row(entries, "gmm components=64").combined.obtained > chosen.combined.obtained
+
+
+def test_selection_looks_through_several_rows(assembled):
+    results, _, _, _ = assembled
+    document = copy.deepcopy(synthetic.PATCHES)
+    document["rows"]["larger"] = {**document["rows"]["gmm"], "grid": {"components": [128]}}
+    document["rows"]["gmm-best"]["select"]["row"] = ["gmm", "larger"]
+    experiment = Experiment.model_validate(document)
+    plan = make_plan(synthetic.params(experiments=["patches-check"]), {"patches-check": experiment})
+    for cell in plan.cells["patches-check"]:
+        if cell.row_name == "larger" and cell.metric:
+            for run, evaluation in zip(cell.runs, cell.evaluations):
+                synthetic.write_run(results, plan.runs[run])
+                synthetic.write_evaluation(results, plan.evaluations[evaluation], [synthetic.number(LL, 999.0)])
+    archive = Archive(results / "demo", results)
+    chosen = by_row(build_entries(plan, "patches-check", experiment, archive, results / "published"), "gmm-best")
+    assert chosen.variant == "components=128, chosen on validation"
+    assert len(chosen.selected) == 5
 
 
 def test_selection_waits_for_pending_variants_and_passes_over_failed_ones(assembled):

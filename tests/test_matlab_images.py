@@ -1,19 +1,13 @@
 """Labelled images from a small made MATLAB file: stored column by column, kept row by row."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.io
+from samples import matlab_images as sample
 
 from dgmbench.data.datasets import matlab_images
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("sample_matlab", Path(__file__).parent / "samples/matlab_images.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
 """MNIST from small made idx files: what is in them comes out, the last images validate, other files are refused."""
 
 import gzip
-import importlib.util
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import mnist as sample
 
 from dgmbench.data.datasets import mnist
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("sample_mnist", Path(__file__).parent / "samples/mnist.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 TRAIN, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 

@@ -1,11 +1,10 @@
 """OMNIGLOT in both forms, from small made files: the right way round, exact areas, and a split by names."""
 
-import importlib.util
+import importlib
 import io
 import random
 import zipfile
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +18,7 @@ from dgmbench.errors import UserError
 
 
 def sample(name):
-    spec = importlib.util.spec_from_file_location(f"sample_{name}", Path(__file__).parent / f"samples/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"samples.{name}")
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ from dgmbench.errors import UserError
 ORDER = OrderPlan(title="three methods, K = 1", evaluation="bound", rows=["a", "b", "c"], where={"k": 1})
 
 
-def entry(row: str, value: float | None, published: float, k: int = 1, kind: str = "estimate", se: float = 0.0) -> Entry:
+def entry(
+    row: str, value: float | None, published: float, k: int = 1, kind: str = "estimate", se: float = 0.0
+) -> Entry:
     words = {"estimator": "e", "unit": "nats", "kind": "estimate", "better": "higher", "description": ""}
     number = {"value": value, "estimator_se": se, "test_se": 5.0}
     outcome = Outcome("r" + row, "e", DONE if value is not None else "pending", "", number if value is not None else {})

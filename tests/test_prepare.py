@@ -2,12 +2,11 @@
 
 import errno
 import gzip
-import importlib.util
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preparing
 import pytest
 
 from dgmbench.data import certificate
@@ -15,9 +14,6 @@ from dgmbench.data.datasets import mnist_static
 from dgmbench.data.prepare import open_dataset, prepare
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("preparing", Path(__file__).parent / "preparing.py")
-preparing = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(preparing)
 contents, made, own, saved = preparing.contents, preparing.made, preparing.own, preparing.saved
 
 

@@ -1,12 +1,11 @@
 """Patches of photographs: images kept apart, every place drawn, noise as the equation says, bits that repeat."""
 
-import importlib.util
 import io
 import tarfile
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
+import preparing
 import pytest
 from PIL import Image
 
@@ -15,9 +14,6 @@ from dgmbench.data.loading import Description, Writer
 from dgmbench.data.prepare import open_dataset, prepare
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("preparing", Path(__file__).parent / "preparing.py")
-preparing = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(preparing)
 contents, made, own, saved = preparing.contents, preparing.made, preparing.own, preparing.saved
 
 

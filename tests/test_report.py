@@ -1,22 +1,17 @@
 """The page: one file that needs no network, with every cell's number and provenance in it."""
 
-import importlib.util
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
+import synthetic_results as synthetic
 
 from dgmbench.assemble import ledger
 from dgmbench.assemble.experiment import assemble
 from dgmbench.errors import UserError
 from dgmbench.report.site import build, embed
 from dgmbench.runs import make_plan
-
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", Path(__file__).parent / "synthetic_results.py")
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 

@@ -1,22 +1,18 @@
 """Whole photographs for restoration, from a small made archive: sizes, order, numbers and what is refused."""
 
-import importlib.util
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from samples import restoration as sample
 
 from dgmbench.data.archives import members
 from dgmbench.data.datasets import restoration
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("sample_restoration", Path(__file__).parent / "samples/restoration.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 SIZES = {"a.png": [20, 30], "b.png": [30, 20], "c.bmp": [20, 30]}
 
 

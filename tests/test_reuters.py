@@ -1,20 +1,16 @@
 """Reuters from a made corpus: the protocol, worked out again in the plain way."""
 
 import gzip
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import reuters as sample
 
 from dgmbench.data.archives import open_text
 from dgmbench.data.datasets import reuters
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
 
-_SPEC = importlib.util.spec_from_file_location("sample_reuters", Path(__file__).parent / "samples/reuters.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 ROOTS = ["CCAT", "ECAT", "GCAT", "MCAT"]
 TOPICS, TRAIN = "rcv1v2.topics.qrels.gz", "lyrl2004_vectors_train.dat.gz"
 

@@ -1,22 +1,17 @@
 """Images of 8 x 8 as 63 values, from a small made archive: the protocol of patches, the split and what is refused."""
 
-import importlib.util
 import io
 import zipfile
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import tiny_images as sample
 
 from dgmbench.data.datasets import tiny_images
 from dgmbench.data.draws import noise24, stream
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("sample_tiny", Path(__file__).parent / "samples/tiny_images.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 
 
 @pytest.fixture

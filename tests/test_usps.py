@@ -1,20 +1,15 @@
 """USPS from small made files: what is on a line comes out, and other tables are refused."""
 
 import gzip
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import usps as sample
 
 from dgmbench.data.archives import open_text
 from dgmbench.data.datasets import usps
 from dgmbench.data.loading import Writer
 from dgmbench.errors import UserError
-
-_SPEC = importlib.util.spec_from_file_location("sample_usps", Path(__file__).parent / "samples/usps.py")
-sample = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(sample)
 
 
 @pytest.fixture

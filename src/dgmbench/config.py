@@ -88,11 +88,16 @@ class PublishedCell(Schema):
 
 
 class Select(Schema):
-    """A row that repeats the variant of another row which is best on the validation split."""
+    """A row that repeats the variant, of one or several other rows, which is best on the validation split."""
 
-    row: str = Field(description="The row whose variants are compared.")
+    row: list[str] = Field(min_length=1, description="The row whose variants are compared, or a list of rows.")
     by: str = Field(description="The evaluation that decides; its settings must say split: validation.")
     metric: str = Field("log_likelihood", description="The metric that decides.")
+
+    @field_validator("row", mode="before")
+    @classmethod
+    def _one_row(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class Row(Schema):
@@ -218,7 +223,7 @@ class Experiment(Schema):
             _check_names(row.evaluate, self.evaluations, f"rows.{name}.evaluate")
             _check_names([cell.evaluation for cell in row.published], self.evaluations, f"rows.{name}.published")
             if row.select:
-                _check_names([row.select.row], self.rows, f"rows.{name}.select.row")
+                _check_names(row.select.row, self.rows, f"rows.{name}.select.row")
                 _check_names([row.select.by], self.evaluations, f"rows.{name}.select.by")
                 if self.evaluations[row.select.by].settings.get("split") != "validation":
                     raise ValueError(

@@ -5,14 +5,13 @@ A model's file declares `SMOKE`, overrides of its Spec that train in a moment.
 
 import contextlib
 import importlib
-import importlib.util
 import math
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
+from contract import models as made
 from pydantic import ValidationError
 
 from dgmbench.data.prepared import VALUES
@@ -20,9 +19,6 @@ from dgmbench.models import base
 from dgmbench.models.registry import model_modules
 from dgmbench.training.session import Session
 
-_SPEC = importlib.util.spec_from_file_location("models", Path(__file__).parent / "models.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 NAMES, PAIRS, assert_same, fitted, fresh = made.NAMES, made.PAIRS, made.assert_same, made.fitted, made.fresh
 having, outputs, rng, tiny, trained = made.having, made.outputs, made.rng, made.tiny, made.trained
 

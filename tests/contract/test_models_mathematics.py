@@ -4,19 +4,14 @@ Stochastic tests compare at five standard errors (false alarms: 6e-7 each, two-s
 seeds.
 """
 
-import importlib
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from contract import models as made
 
 from dgmbench.models import base
 
-_SPEC = importlib.util.spec_from_file_location("models", Path(__file__).parent / "models.py")
-made = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(made)
 all_states, assert_frequencies, fitted, having = made.all_states, made.assert_frequencies, made.fitted, made.having
 plane, rng, tiny = made.plane, made.rng, made.tiny
 

@@ -1,22 +1,16 @@
 """The page in a real browser: sorting, filtering, provenance; no console errors and no network."""
 
-import importlib.util
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
+import synthetic_results as synthetic
 
 from dgmbench.assemble import ledger
 from dgmbench.assemble.experiment import assemble
 from dgmbench.report.site import build
 from dgmbench.runs import make_plan
-
-_PATH = Path(__file__).parents[1] / "synthetic_results.py"
-_SPEC = importlib.util.spec_from_file_location("synthetic_results", _PATH)
-synthetic = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(synthetic)
 
 REQUIRED = os.environ.get("DGMBENCH_REQUIRE_BROWSER") == "1"
 FLAGS = (

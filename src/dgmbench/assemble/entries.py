@@ -157,7 +157,7 @@ def _selection(
     variants = {
         other.id: own[other.id]
         for other in plan.rows[name]
-        if other.name == select.row and other.dataset == row.dataset and own[other.id]
+        if other.name in select.row and other.dataset == row.dataset and own[other.id]
     }
     deciding: dict[str, Entry] = {}
     for identity, entries in variants.items():
@@ -176,7 +176,7 @@ def _selection(
             f"row {', '.join(blocked)} has no validation value yet" if blocked else "no variant has a validation value"
         )
         if not variants:
-            why = f"row '{select.row}' has no variants under this budget"
+            why = f"row {' and row '.join(select.row)} has no variants under this budget"
         template = next(iter(variants.values()), [])
         return [
             replace(

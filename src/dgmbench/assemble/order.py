@@ -2,9 +2,9 @@
 
     rho = correlation of the ranks of the n rows' numbers, ties at their mean rank;    1: the published order
 
-Its uncertainty is that of the numbers obtained: each is moved by normal noise, of the larger of its estimator's standard
-error and its standard deviation over seeds, 1,000 times with a fixed seed; the standard error is the standard deviation
-of rho over these. That over test examples is left out: the rows are scored on the same ones, which move all alike.
+Its uncertainty is that of the numbers obtained: each is moved by normal noise, of the larger of its estimator's
+standard error and its standard deviation over seeds, 1,000 times with a fixed seed; the standard error is the standard
+deviation of rho over these. That over test examples is left out: all rows are scored on the same ones, and move alike.
 
 Reference: Spearman, "The proof and measurement of association between two things", American Journal of Psychology 15,
 1904.

@@ -2,16 +2,14 @@
 
     h ~ Bernoulli(sigmoid(b + v W)),  v ~ Bernoulli(sigmoid(a + h W'))             a sweep: two products, n x d x m each
 
-The products alone, the random bits alone and a large square product alone are what the others are measured by.
+The products alone and the random bits alone are what sweeps are measured by.
 
 Reference: Smolensky, "Information processing in dynamical systems", 1986.
 """
 
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,68 +17,15 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
+from dgmbench.estimators._timing import Clocked, Timing
 from dgmbench.models.base import AnnealedPath
 from dgmbench.models.boltzmann import rbm
 from dgmbench.models.boltzmann._binary import Draws, block_gibbs
-from dgmbench.training.session import Session
-
-# Standard error of a median over that of a mean, of many normal readings.
-_MEDIAN = math.sqrt(math.pi / 2)
-_SQUARE = 1024  # side of the square product that the machine's rate is read from
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of every reading (t,), what came before them having warmed up."""
-
-    all_seconds: tuple[float, ...]
-
-    @property
-    def seconds(self) -> float:
-        return float(np.median(self.all_seconds))
-
-    @property
-    def standard_error(self) -> float | None:
-        """Of the median, as if readings were normal; None where there is only one."""
-        if len(self.all_seconds) < 2:
-            return None
-        return _MEDIAN * float(np.std(self.all_seconds, ddof=1)) / math.sqrt(len(self.all_seconds))
-
-
-def readings(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """The programs in turn, `repeats` times after a first time that is not counted.
-
-    What else the machine does meanwhile falls on all of them alike.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(repeats + 1):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            program()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
-class _Clocked(Session):
-    """A session that reads the clock where every epoch begins, and where the last one ends."""
-
-    def __init__(self, generator: torch.Generator, steps_of_an_epoch: int):
-        super().__init__(generator)
-        self.clock: list[float] = []
-        self._every = steps_of_an_epoch
-
-    def steps(self, total: int, unit: str = "step") -> Iterator[int]:
-        for step in super().steps(total, unit):
-            if step % self._every == 0:
-                self.clock.append(time.perf_counter())
-            yield step
-        self.clock.append(time.perf_counter())
 
 
 def time_epochs(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> Timing:
     """Epochs of ours after the first, with shuffling and monitors; the number of them is spec.epochs - 1."""
-    session = _Clocked(generator, len(data.train) // spec.batch_size)
+    session = Clocked(generator, len(data.train) // spec.batch_size)
     rbm.Model(spec, data.dimension).fit(data, session)
     return Timing(tuple(np.diff(session.clock)[1:].tolist()))
 
@@ -156,10 +101,3 @@ def annealing(path: AnnealedPath, temperatures: int, chains: int, generator: tor
         return log_weights
 
     return program
-
-
-def square_product(generator: torch.Generator) -> tuple[Callable[[], Tensor], float]:
-    """A large float32 product, and how many floating-point operations it takes."""
-    a, b = torch.randn(2, _SQUARE, _SQUARE, generator=generator)
-    out = torch.empty(_SQUARE, _SQUARE)
-    return lambda: torch.mm(a, b, out=out), 2.0 * _SQUARE**3

@@ -17,24 +17,14 @@ References: Tieleman, "Training restricted Boltzmann machines using approximatio
 2011.
 """
 
-import math
-from typing import Any
-
 import torch
 from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators._boltzmann_timing import (
-    Timing,
-    annealing,
-    gibbs_programs,
-    readings,
-    square_product,
-    time_epochs,
-    time_peer_epochs,
-)
-from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.estimators._boltzmann_timing import annealing, gibbs_programs, time_epochs, time_peer_epochs
+from dgmbench.estimators._timing import ratio_of, readings, share_of, square_product, time_of
+from dgmbench.estimators.base import Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.models.base import Energy
 from dgmbench.models.boltzmann import rbm
 
@@ -128,37 +118,17 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     temperatures["temperatures_per_second"] = moves / found["annealing"].seconds
     return Estimates(
         [
-            _time("seconds_per_epoch", ours, 1, epochs),
-            _time("peer_seconds_per_epoch", peer, 1, epochs),
-            _ratio("speed_ratio", peer, ours, epochs),
-            _share("epoch_rate_share", of_epoch, ours, found["square"], square_operations, epochs),
-            _time("seconds_per_sweep", found["gibbs"], settings.sweeps, sweeps),
-            _ratio("gibbs_over_products", found["gibbs"], found["products"], sweeps),
-            _ratio("bits_over_products", found["bits"], found["products"], sweeps),
-            _share("gibbs_rate_share", of_sweeps, found["gibbs"], found["square"], square_operations, sweeps),
-            _time("seconds_per_temperature", found["annealing"], moves, temperatures),
-            _share(
+            time_of("seconds_per_epoch", ours, 1, epochs),
+            time_of("peer_seconds_per_epoch", peer, 1, epochs),
+            ratio_of("speed_ratio", peer, ours, epochs),
+            share_of("epoch_rate_share", of_epoch, ours, found["square"], square_operations, epochs),
+            time_of("seconds_per_sweep", found["gibbs"], settings.sweeps, sweeps),
+            ratio_of("gibbs_over_products", found["gibbs"], found["products"], sweeps),
+            ratio_of("bits_over_products", found["bits"], found["products"], sweeps),
+            share_of("gibbs_rate_share", of_sweeps, found["gibbs"], found["square"], square_operations, sweeps),
+            time_of("seconds_per_temperature", found["annealing"], moves, temperatures),
+            share_of(
                 "ais_rate_share", of_annealing, found["annealing"], found["square"], square_operations, temperatures
             ),
         ]
     )
-
-
-def _time(metric: str, timing: Timing, of: int, evidence: dict[str, Any]) -> Estimate:
-    error = None if timing.standard_error is None else timing.standard_error / of
-    seconds = [value / of for value in timing.all_seconds]
-    return Estimate(metric, timing.seconds / of, estimator_se=error, evidence={**evidence, "seconds": seconds})
-
-
-def _ratio(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
-    """A ratio of two medians, with the standard error that theirs give to first order."""
-    ratio, error = scale * above.seconds / below.seconds, None
-    if above.standard_error is not None and below.standard_error is not None:
-        error = ratio * math.hypot(above.standard_error / above.seconds, below.standard_error / below.seconds)
-    return Estimate(metric, ratio, estimator_se=error, evidence=evidence)
-
-
-def _share(
-    metric: str, operations: float, timing: Timing, square: Timing, square_operations: float, evidence: dict[str, Any]
-) -> Estimate:
-    return _ratio(metric, square, timing, evidence, operations / square_operations)

@@ -58,7 +58,7 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
     columns = np.empty((5, len(x)))
     with bench.progress.task("importance samples", total=len(x), unit="example") as task:
         for start in range(0, len(x), size):
-            log_weights = _log_weights(model, x[start : start + size], settings, bench.generator)
+            log_weights = log_weights_in_pieces(model, x[start : start + size], settings, bench.generator)
             columns[:, start : start + size] = [
                 log_mean_exp(log_weights).cpu().numpy(),
                 *(bound_of_groups(log_weights, draws).cpu().numpy() for draws in fewer.values()),
@@ -85,7 +85,7 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
     return Estimates([Estimate("log_likelihood", float(bound.mean()), bound, se, converged, evidence)])
 
 
-def _log_weights(model: LatentVariable, x: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
+def log_weights_in_pieces(model: LatentVariable, x: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """(k, n) in float64, drawn in pieces of at most `rows_per_call` latent samples (but one draw at the least)."""
     draws = max(1, settings.rows_per_call // len(x))
     pieces = []

@@ -1,0 +1,60 @@
+"""Milliseconds of a training step of every row, its sampler's share of it, and shares of the machine's rate.
+
+a: a bar for each row, up to its sampler's part hatched
+b: the shares of the rate of products that a step and the many-sample evaluation reach
+"""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dgmbench.assemble.figures.base import COLORS, INK, MARKERS, FigureData, done, grid, new_figure, nothing_to_show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ESTIMATOR = "discrete_vae_cost"
+STEP, SAMPLER = "milliseconds_per_step", "sampler_share"
+SHARES = {"step_rate_share": "training step", "evaluation_rate_share": "evaluation"}
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Rows from top to bottom as in the table."""
+    cells = done(data.cells)
+    cells = cells[cells["estimator"] == ESTIMATOR]
+    rows = list(dict.fromkeys(cells[cells["metric"] == STEP]["row"]))
+    if not rows:
+        return nothing_to_show("No time of a discrete variational autoencoder has come out yet.")
+    heights = {row: len(rows) - 1 - place for place, row in enumerate(rows)}
+    figure, panels = new_figure(1, 2, height=1.1 + 0.2 * len(rows), sharey=True)
+    times, shares = panels[0]
+    _bars(times, cells, heights)
+    for index, (metric, name) in enumerate(SHARES.items()):
+        own = cells[cells["metric"] == metric]
+        drawn = {"color": COLORS[index], "marker": MARKERS[index], "linestyle": "none", "label": name}
+        shares.errorbar(own["obtained"], own["row"].map(heights), xerr=_errors(own), capsize=2, **drawn)
+    times.set_yticks(list(heights.values()), [data.labels.get(row, row) for row in rows])
+    times.set_ylim(-0.6, len(rows) - 0.4)
+    times.set_xlabel("median time of a step [milliseconds]")
+    shares.set_xlim(0, 1)
+    shares.set_xlabel("operations of its products a second,\nover those of a large product [ratio]")
+    for letter, panel in zip("ab", panels[0]):
+        panel.set_title(letter)
+        grid(panel, "x")
+    handles = [entry for panel in panels[0] for entry in zip(*panel.get_legend_handles_labels())]
+    figure.legend(*zip(*handles), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _bars(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
+    steps = cells[cells["metric"] == STEP].set_index("row")
+    shares = cells[cells["metric"] == SAMPLER].set_index("row")["obtained"]
+    places = [heights[row] for row in steps.index]
+    panel.barh(places, steps["obtained"], 0.6, color=COLORS[4], label="rest of the step", xerr=_errors(steps))
+    sampler = steps["obtained"] * shares.reindex(steps.index).fillna(0)
+    look = {"color": "white", "edgecolor": INK, "hatch": "////", "linewidth": 0.6}
+    panel.barh(places, sampler, 0.6, label="of it, the prior's chains", **look)
+
+
+def _errors(cells: pd.DataFrame) -> pd.Series:
+    return cells["estimator_se"].astype(float).fillna(0)

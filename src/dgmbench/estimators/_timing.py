@@ -1,0 +1,106 @@
+"""Clock readings: programs in turn, medians with standard errors, ratios, shares of the machine's rate of products.
+
+    share of the rate = (floating-point operations of a program's products / its seconds) / the machine's rate
+
+with the rate, operations a second, of a large square product that is timed in turn with the programs.
+
+Reference for the standard error of a median: Kendall and Stuart, "The advanced theory of statistics", volume 1, 10.10.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgmbench.estimators.base import Estimate
+from dgmbench.training.session import Session
+
+# Standard error of a median over that of a mean, of many normal readings.
+_MEDIAN = math.sqrt(math.pi / 2)
+_SQUARE = 1024  # side of the square product that the machine's rate is read from
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every reading (t,), what came before them having warmed up."""
+
+    all_seconds: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        return float(np.median(self.all_seconds))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of the median, as if readings were normal; None where there is only one."""
+        if len(self.all_seconds) < 2:
+            return None
+        return _MEDIAN * float(np.std(self.all_seconds, ddof=1)) / math.sqrt(len(self.all_seconds))
+
+
+def readings(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """The programs in turn, `repeats` times after a first time that is not counted.
+
+    What else the machine does meanwhile falls on all of them alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(repeats + 1):
+        for name, program in programs.items():
+            began = time.perf_counter()
+            program()
+            if repeat:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+class Clocked(Session):
+    """A session that reads the clock before every `every`-th step and after the last.
+
+    It takes at most `most` steps of those that are asked for.
+    """
+
+    def __init__(self, generator: torch.Generator, every: int = 1, most: int | None = None):
+        super().__init__(generator)
+        self.clock: list[float] = []
+        self._every, self._most = every, most
+
+    def steps(self, total: int, unit: str = "step") -> Iterator[int]:
+        for step in super().steps(total if self._most is None else min(total, self._most), unit):
+            if step % self._every == 0:
+                self.clock.append(time.perf_counter())
+            yield step
+        self.clock.append(time.perf_counter())
+
+
+def square_product(generator: torch.Generator) -> tuple[Callable[[], Tensor], float]:
+    """A large float32 product, and how many floating-point operations it takes."""
+    a, b = torch.randn(2, _SQUARE, _SQUARE, generator=generator, device=generator.device)
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out), 2.0 * _SQUARE**3
+
+
+def time_of(metric: str, timing: Timing, of: float, evidence: dict[str, Any]) -> Estimate:
+    """The median over readings divided by `of`: units of work in a reading, over units of time in a second."""
+    error = None if timing.standard_error is None else timing.standard_error / of
+    seconds = [value / of for value in timing.all_seconds]
+    return Estimate(metric, timing.seconds / of, estimator_se=error, evidence={**evidence, "seconds": seconds})
+
+
+def ratio_of(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
+    """A ratio of two medians, with the standard error that theirs give to first order."""
+    ratio, error = scale * above.seconds / below.seconds, None
+    if above.standard_error is not None and below.standard_error is not None:
+        error = ratio * math.hypot(above.standard_error / above.seconds, below.standard_error / below.seconds)
+    return Estimate(metric, ratio, estimator_se=error, evidence=evidence)
+
+
+def share_of(
+    metric: str, operations: float, timing: Timing, square: Timing, square_operations: float, evidence: dict[str, Any]
+) -> Estimate:
+    """The share of the machine's rate of a program that takes so many operations."""
+    return ratio_of(metric, square, timing, evidence, operations / square_operations)

@@ -1,0 +1,179 @@
+"""What discrete variational autoencoders cost: a training step, its sampler, many-sample evaluation, several seeds.
+
+    sampler_share     = time of the negative phase's chains alone / time of a step
+    share of the rate = (floating-point operations of a program's products / its seconds) / the machine's rate
+    together_speedup  = time of training every seed after the other / time of training them at once, a thread for each
+
+with the rate, operations a second, of a large square product. A step is one update of new networks, with all that the
+model's spec says (draws, chains, sweeps), less the validation bound, which is measured far more rarely; backward passes
+count as two forward ones. An evaluation is the weights of `k` draws for each example, as `importance_weighted_ais`
+takes them; log Z, whose cost does not grow with the examples, is not in it.
+
+Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still. What
+else the machine does meanwhile is in them too.
+
+Reference: Vahdat, Andriyash and Macready, "DVAE#: Discrete variational autoencoders with relaxed Boltzmann priors",
+NeurIPS 2018, section 4: what is trained and evaluated; no time is published there.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from dgmbench.data.prepared import Dataset
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators import importance_weighted
+from dgmbench.estimators._timing import Clocked, Timing, ratio_of, readings, share_of, square_product, time_of
+from dgmbench.estimators.base import Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.estimators.importance_weighted_ais import Normalised
+from dgmbench.models.base import VariationalBound
+from dgmbench.models.variational._discrete import DiscreteAutoencoder
+from dgmbench.models.variational._negative_phase import NegativePhase
+
+REQUIRES = VariationalBound
+METRICS = {
+    "milliseconds_per_step": Metric("milliseconds", "score", "lower", "median time of a training step"),
+    "sampler_share": Metric("ratio", "score", "neither", "time of the negative phase's chains over that of a step"),
+    "step_rate_share": Metric("ratio", "score", "higher", "a step's share of the machine's rate"),
+    "examples_per_second": Metric("examples/second", "score", "higher", "examples evaluated with k draws a second"),
+    "evaluation_rate_share": Metric("ratio", "score", "higher", "the evaluation's share of the machine's rate"),
+    "together_speedup": Metric("ratio", "score", "higher", "seeds one after the other over seeds at once"),
+}
+# Numbers that come from a clock: equal inputs do not give them again.
+CLOCK_READINGS = frozenset(METRICS)
+SMOKE: dict = {"steps": 4, "repeats": 2, "k": 20, "seeds": 2}
+_WARM_UP = 2  # steps that are not counted
+
+
+class Settings(EstimatorSettings):
+    steps: int = Field(30, ge=2, description="Training steps that are timed, after two that warm up.")
+    repeats: int = Field(5, ge=1, description="Readings of sampler, evaluation and square product, each.")
+    k: int = Field(4000, ge=1, description="Draws for each example that is evaluated.")
+    evaluated: int = Field(20, ge=1, description="Examples in a reading of the evaluation.")
+    rows_per_call: int = Field(1000, ge=1, description="The most draws at once in the evaluation.")
+    seeds: int = Field(5, ge=2, description="Seeds that are trained together, and one after the other.")
+
+
+def scorings(settings: Settings, examples: int) -> float:
+    steps = 600.0 * (settings.steps + _WARM_UP) * (1 + 2 * settings.seeds)
+    return steps + (settings.repeats + 1.0) * settings.evaluated * settings.k
+
+
+def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
+    """Times of the model's training on the training split, and of its evaluation on `split`.
+
+    `estimator_se` of a time is that of the median over readings.
+
+    Raises:
+        CannotBeDone: the model is no discrete variational autoencoder.
+    """
+    if not isinstance(model, DiscreteAutoencoder):
+        raise CannotBeDone(
+            "only discrete variational autoencoders can be timed: write 'model: dvae', 'dvae_pp' or 'dvae_sharp' in "
+            "the row, or take the evaluation out of it."
+        )
+    generator, spec = bench.generator, model.spec
+    x = data.splits[settings.split].take(slice(0, settings.evaluated), generator).to(bench.device)
+    drawing = importance_weighted.Settings(k=settings.k, rows_per_call=settings.rows_per_call)
+    negative = NegativePhase(model.machine, spec.negative_phase, spec.chains, spec.sweeps, generator)
+    square, square_operations = square_product(generator)
+    weighted = Normalised(model, 0.0)
+    programs = {
+        "sampler": lambda: negative.samples(model.machine, generator),
+        "evaluation": lambda: importance_weighted.log_weights_in_pieces(weighted, x, drawing, generator),
+        "square": square,
+    }
+    with bench.progress.task("time", total=4, unit="program") as task:
+        step = time_steps(model, data, settings.steps, 0, bench.device)
+        task.advance()
+        found = readings({name: _ending(program, bench.device) for name, program in programs.items()}, settings.repeats)
+        task.advance()
+        apart, together = (seconds_of_seeds(model, data, settings, at_once, bench) for at_once in (1, settings.seeds))
+        task.advance(2)
+    batch = min(spec.batch_size, len(data.train))
+    once, each = multiplications(model)
+    sides = model.machine.weights.numel()
+    of_step = 3 * 2.0 * batch * (once + spec.samples_k * each) + 2 * spec.sweeps * spec.chains * 2.0 * sides
+    of_evaluation = 2.0 * len(x) * (once + settings.k * each)
+    rate = square_operations / found["square"].seconds
+    common = {"threads": torch.get_num_threads(), "gemm_gigaflops": rate / 1e9, "device": str(bench.device)}
+    of_steps = {"steps": settings.steps, "batch_size": batch, "samples_k": spec.samples_k, **common}
+    of_steps |= {"chains": spec.chains, "sweeps": spec.sweeps}
+    of_evaluations = {"k": settings.k, "evaluated": len(x), **common}
+    of_seeds = {"seeds": settings.seeds, "seconds_apart": apart, "seconds_together": together, **common}
+    share = share_of("step_rate_share", of_step, step, found["square"], square_operations, of_steps)
+    evaluated = share_of(
+        "evaluation_rate_share", of_evaluation, found["evaluation"], found["square"], square_operations, of_evaluations
+    )
+    evaluation = Timing((1.0,))  # over one second: a ratio of times whose unit is 1 / second
+    return Estimates(
+        [
+            time_of("milliseconds_per_step", step, 1e-3, of_steps),
+            ratio_of("sampler_share", found["sampler"], step, of_steps),
+            share,
+            ratio_of("examples_per_second", evaluation, found["evaluation"], of_evaluations, len(x)),
+            evaluated,
+            ratio_of("together_speedup", Timing((apart,)), Timing((together,)), of_seeds),
+        ]
+    )
+
+
+def time_steps(model: DiscreteAutoencoder, data: Dataset, steps: int, seed: int, device: torch.device) -> Timing:
+    """Training steps of a new model of the same spec, after two that warm up.
+
+    They are the first of a training so long that neither schedules nor the validation bound begin in them.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    spec = model.spec.model_copy(update={"iterations": 1_000_000_000, "validations": 1})
+    session = Clocked(generator, most=steps + _WARM_UP)
+    type(model)(spec, data.dimension).fit(data, session)
+    return Timing(tuple(np.diff(session.clock)[_WARM_UP:].tolist()))
+
+
+def seconds_of_seeds(
+    model: DiscreteAutoencoder, data: Dataset, settings: Settings, at_once: int, bench: Workbench
+) -> float:
+    """Seconds of training all seeds, so many at once, each in its own thread (on a GPU, in its own stream)."""
+
+    def one(seed: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()) if bench.device.type == "cuda" else nullcontext():
+            time_steps(model, data, settings.steps, seed, bench.device)
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(one, range(settings.seeds)))
+    return time.perf_counter() - began
+
+
+def multiplications(model: DiscreteAutoencoder) -> tuple[float, float]:
+    """Of a forward pass of one example: those that are done once, and those that are done for every draw."""
+    once, each = 0.0, 0.0
+    for name, weight in model.networks.parameters.items():
+        if not name.endswith("weight"):
+            continue
+        net, layer, _ = name.split(".")
+        if net == "encoder0":
+            once += weight.numel()
+        elif net != "decoder" and layer == "0":
+            # x is multiplied once, whatever is drawn beside it.
+            once += weight.shape[0] * model.dimension
+            each += weight.shape[0] * (weight.shape[1] - model.dimension)
+        else:
+            each += weight.numel()
+    return once, each
+
+
+def _ending(program: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The program with its work done: an accelerator goes on after a call has come back."""
+
+    def ended() -> None:
+        program()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return ended

@@ -1,0 +1,78 @@
+"""Cost of discrete autoencoders: every number is there, shares are those of the times, work is counted, refusals."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dgmbench.data.prepared import Dataset, Split
+from dgmbench.errors import CannotBeDone
+from dgmbench.estimators import discrete_vae_cost
+from dgmbench.estimators._timing import Clocked
+from dgmbench.estimators.base import Workbench
+from dgmbench.models.boltzmann import dbn
+from dgmbench.models.variational import dvae_sharp
+from dgmbench.training.session import Session
+
+
+@pytest.fixture(scope="module")
+def data():
+    x = (np.random.default_rng(1).random((110, 8)) < 0.4).astype(np.uint8)
+    splits = {"train": Split(x[:90]), "validation": Split(x[90:100]), "test": Split(x[100:])}
+    return Dataset("made-up", "made-up", "binary", (8,), splits, {})
+
+
+def model(**spec):
+    little = {**dvae_sharp.SMOKE, "iterations": 2, "validations": 1, "beta": 5.0}
+    return dvae_sharp.Model(dvae_sharp.Spec(**little | spec), 8)
+
+
+def bench():
+    return Workbench(torch.Generator().manual_seed(0))
+
+
+def test_every_declared_number_is_there_and_shares_are_those_of_the_times(data):
+    settings = discrete_vae_cost.Settings(**discrete_vae_cost.SMOKE)
+    estimates = discrete_vae_cost.estimate(model(), data, settings, bench())
+    found = {number.metric: number for number in estimates.numbers}
+    assert list(found) == list(discrete_vae_cost.METRICS)
+    for number in found.values():
+        assert math.isfinite(number.value)
+        assert number.value > 0
+    rate = found["step_rate_share"].evidence["gemm_gigaflops"] * 1e9
+    # x (8) - 8 - z (4) and back, once up and twice down for two draws; three passes; sweeps of 2 x 2 units.
+    step = 3 * 2 * 20 * ((8 * 8 + 8 * 4) + 2 * (4 * 8 + 8 * 8)) + 2 * 2 * 20 * 2 * 2 * 2
+    seconds = found["milliseconds_per_step"].value / 1000
+    assert found["step_rate_share"].value == pytest.approx(step / seconds / rate)
+    evaluation = 2 * ((8 * 8 + 8 * 4) + 20 * (4 * 8 + 8 * 8))
+    assert found["evaluation_rate_share"].value == pytest.approx(evaluation * found["examples_per_second"].value / rate)
+    seeds = found["together_speedup"]
+    assert seeds.value == pytest.approx(seeds.evidence["seconds_apart"] / seeds.evidence["seconds_together"])
+
+
+def test_work_of_later_groups_is_counted_for_every_draw():
+    once, each = discrete_vae_cost.multiplications(model(groups=2))
+    # encoder0: 8 -> 8 -> 4 once; encoder1: 8 + 4 -> 8 -> 4, x once; decoder: 8 -> 8 -> 8.
+    assert once == (64 + 32) + 64
+    assert each == (32 + 32) + (64 + 64)
+
+
+def test_steps_after_the_warm_up_are_timed_and_no_validation_is_in_them(data, monkeypatch):
+    timed = model()
+    monkeypatch.setattr(dvae_sharp.Model, "validation_bound", lambda self, x: pytest.fail("measured"))
+    assert len(discrete_vae_cost.time_steps(timed, data, 7, 0, torch.device("cpu")).all_seconds) == 7
+    assert not any(value.abs().sum() for value in timed.machine.weights)
+
+
+def test_a_clocked_session_takes_at_most_so_many_steps():
+    session = Clocked(torch.Generator(), every=2, most=5)
+    assert list(session.steps(100)) == [0, 1, 2, 3, 4]
+    assert len(session.clock) == 3 + 1
+    assert list(Session(torch.Generator()).steps(3)) == [0, 1, 2]
+
+
+def test_other_models_are_refused(data):
+    other = dbn.Model(dbn.Spec(**dbn.SMOKE), 8)
+    with pytest.raises(CannotBeDone, match="write 'model: dvae', 'dvae_pp' or 'dvae_sharp'"):
+        discrete_vae_cost.estimate(other, data, discrete_vae_cost.Settings(), bench())
