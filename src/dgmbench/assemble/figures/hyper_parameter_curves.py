@@ -1,0 +1,75 @@
+"""A metric against a hyper-parameter of the rows' grids, a line for each row and each combination of the others.
+
+Published numbers of a line are level lines in its colour. One panel for each kind, because kinds are never ranked
+together.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dgmbench.assemble.figures.base import (
+    FigureData,
+    done,
+    grid,
+    largest_uncertainty,
+    new_figure,
+    nothing_to_show,
+    series_style,
+    where,
+)
+from dgmbench.runs import spell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw(data: FigureData, options: dict) -> "Figure":
+    """Options: `x`, the hyper-parameter; `metric` (default log_likelihood); `columns` (default all); `scale` (log)."""
+    x, metric = options["x"], options.get("metric", "log_likelihood")
+    cells = done(data.cells[data.cells["metric"] == metric])
+    cells = where(cells, (x in parameters for parameters in cells["parameters"]))
+    if "columns" in options:
+        cells = cells[cells["column"].isin(options["columns"]) | cells["evaluation_name"].isin(options["columns"])]
+    if cells.empty:
+        return nothing_to_show(f"No row with a grid over '{x}' has a '{metric}' yet.")
+    cells = cells.assign(
+        x=[float(parameters[x]) for parameters in cells["parameters"]],
+        line=[_line(cell, x, cells["column"].nunique() > 1) for _, cell in cells.iterrows()],
+    )
+    kinds = list(dict.fromkeys(cells["kind"]))
+    lines = {name: series_style(index) for index, name in enumerate(dict.fromkeys(cells["line"]))}
+    figure, panels = new_figure(1, len(kinds), height=3.0)
+    for panel, kind in zip(panels[0], kinds):
+        own = cells[cells["kind"] == kind]
+        _panel(panel, own, lines)
+        panel.set_xscale(options.get("scale", "log"))
+        panel.set_xlabel(x.replace("_", " "))
+        panel.set_ylabel(f"{metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {kind}")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
+    figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
+    return figure
+
+
+def _line(cell: pd.Series, x: str, several_columns: bool) -> str:
+    others = spell({name: value for name, value in cell["parameters"].items() if name != x})
+    parts = [cell["label"], others, cell["column"] if several_columns else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _panel(panel: "Axes", cells: pd.DataFrame, lines: dict[str, dict[str, Any]]) -> None:
+    for name, style in lines.items():
+        own = cells[cells["line"] == name].sort_values("x")
+        if own.empty:
+            continue
+        errors = [largest_uncertainty(cell) for _, cell in own.iterrows()]
+        panel.errorbar(own["x"], own["obtained"], yerr=errors, capsize=2, label=name, **style)
+        for published in dict.fromkeys(own["published"].dropna()):
+            panel.axhline(published, color=style["color"], linewidth=0.8, linestyle=":")
+            panel.annotate(
+                f"published {published:g}", (1.0, published), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                textcoords="offset points", ha="right", fontsize=6.5, color=style["color"],
+            )  # fmt: skip
+    grid(panel, "both")

@@ -1,0 +1,68 @@
+"""Curves over a hyper-parameter: a line for each row and other value, published levels, refusals in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dgmbench.assemble.figures import discrete_vae_cost, hyper_parameter_curves
+from dgmbench.assemble.figures.base import FigureData
+
+
+def data(cells: list[dict]) -> FigureData:
+    common = {"unit": "nats", "kind": "estimate", "metric": "log_likelihood", "column": "bound", "label": "DVAE#"}
+    common |= {"evaluation_name": "bound", "estimator": "e", "published": np.nan, "row": "r"}
+    common |= {"seed_sd": np.nan, "test_se": 0.5, "estimator_se": 0.1}
+    frame = pd.DataFrame([common | cell for cell in cells])
+    return FigureData("t", frame, {}, {}, {}, {}, {})
+
+
+def test_a_line_for_each_other_value_in_the_order_of_x_with_its_published_level():
+    cells = [
+        {"parameters": {"samples_k": k, "iterations": n}, "obtained": -100.0 + k + n / 1000, "published": -89.0 - k}
+        for k in (1, 5)
+        for n in (3000, 1000)
+    ]
+    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "iterations"}).axes
+    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    assert lines == {
+        "DVAE#, samples_k=1": [[1000, -98], [3000, -96]],
+        "DVAE#, samples_k=5": [[1000, -94], [3000, -92]],
+    }
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
+    assert levels == [-90, -94]
+    assert axes.get_ylabel() == "log likelihood [nats], estimate"
+    assert [text.get_text() for text in axes.texts] == ["published -90", "published -94"]
+
+
+def test_kinds_have_panels_of_their_own():
+    cells = [{"parameters": {"n": 1}, "obtained": 1.0}, {"parameters": {"n": 1}, "obtained": 1.0, "kind": "exact"}]
+    axes = hyper_parameter_curves.draw(data(cells), {"x": "n", "scale": "linear"}).axes
+    assert [panel.get_ylabel()[-8:] for panel in axes] == ["estimate", "], exact"]
+    assert axes[0].get_xscale() == "linear"
+
+
+def test_what_is_missing_is_said():
+    cells = [{"parameters": {"n": 1}, "obtained": np.nan}]
+    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).axes
+    assert "No row with a grid over 'n'" in axes.texts[0].get_text()
+    (axes,) = discrete_vae_cost.draw(data(cells), {}).axes
+    assert "No time of a discrete" in axes.texts[0].get_text()
+
+
+def test_a_step_is_a_bar_of_which_the_sampler_is_a_part():
+    numbers = {
+        "milliseconds_per_step": 50.0,
+        "sampler_share": 0.8,
+        "step_rate_share": 0.5,
+        "evaluation_rate_share": 0.6,
+    }
+    cells = [
+        {"metric": m, "obtained": value, "estimator": "discrete_vae_cost", "parameters": {}, "row": row}
+        for row, factor in (("a", 1.0), ("b", 0.5))
+        for m, value in {**numbers, "milliseconds_per_step": 50.0 * factor}.items()
+    ]
+    times, shares = discrete_vae_cost.draw(data(cells), {}).axes
+    widths = [bar.get_width() for bar in times.patches]
+    assert widths == pytest.approx([50, 25, 40, 20])
+    assert [text.get_text() for text in times.get_yticklabels()] == ["a", "b"]
+    assert [c.lines[0].get_xdata().tolist() for c in shares.containers] == [[0.5, 0.5], [0.6, 0.6]]
