@@ -134,7 +134,8 @@ class GaussianIntegralRelaxation:
     lambda > ||W||, its largest singular value. lambda = max(beta, U(W) + margin) with `spectral_bound` U >= ||W||
     keeps it so at every W that training passes through, at any step. The gradient acts on U too, where U + margin is
     what decides: it is that of the value. (The authors' code has lambda = max(beta, ||W|| + 5) from eigenvalues
-    that are renewed at every estimate of log Z only, between which nothing ensures that P is positive definite.)
+    that are renewed at every estimate of log Z only, between which nothing ensures that P is positive definite: a
+    `norm` that is given takes the place of U, and an indefinite P then ends the training.)
 
     With lambda much beyond ||W|| the components are round, of variance 1 / lambda: the sharper, the noisier.
     """
@@ -142,10 +143,12 @@ class GaussianIntegralRelaxation:
     machine: Bipartite
     beta: float
     margin: float = 5.0
+    norm: Tensor | None = None
 
     def shift(self) -> Tensor:
         """lambda = max(beta, U(W) + margin)."""
-        return torch.clamp(spectral_bound(self.machine.weights) + self.margin, min=self.beta)
+        bound = spectral_bound(self.machine.weights) if self.norm is None else self.norm
+        return torch.clamp(bound + self.margin, min=self.beta)
 
     def log_unnormalised(self, zeta: Tensor) -> Tensor:
         """log p(zeta) + log Z in nats, exact: (..., S + O) -> (...)."""

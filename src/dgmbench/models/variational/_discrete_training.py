@@ -80,6 +80,10 @@ class DiscreteSpec(ModelSpec):
     validation_temperatures: int = Field(
         1000, ge=2, description="Temperatures of the annealing that gives its log Z, with as many chains as training."
     )
+    formulas: Literal["paper", "code"] = Field(
+        "paper",
+        description="Where the code published beside DVAE# computes something else than the paper, which of the two.",
+    )
     sample_sweeps: int = Field(1000, ge=1, description="Gibbs sweeps of the prior before a sample is decoded.")
 
     @model_validator(mode="after")

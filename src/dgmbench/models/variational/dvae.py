@@ -14,8 +14,9 @@ closed form. k draws are averaged: log p(z, zeta) and log q(z, zeta given x) as 
 gradients, so that there is no importance-weighted bound of this model.
 
 References: Rolfe, "Discrete variational autoencoders", ICLR 2017, equations 11 and 12; Vahdat, Andriyash and Macready,
-"DVAE#", NeurIPS 2018, equations 1 and 2. The code beside the latter clips q where it divides by 1 - q, and puts means
-q_o in place of z_o for the last group alone.
+"DVAE#", NeurIPS 2018, equations 1 and 2. `formulas: code` clips q where zeta is drawn, as the code beside the latter
+does; that it clips q where it divides by 1 - q too, and puts means q_o in place of z_o for the last group alone, is not
+repeated.
 """
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from dgmbench.models.variational._boltzmann_prior import JointPrior
 from dgmbench.models.variational._discrete import DiscreteAutoencoder
 from dgmbench.models.variational._discrete_training import DiscreteSpec
+from dgmbench.models.variational.smoothing.as_in_code import ClippedSpikeAndExponential
 from dgmbench.models.variational.smoothing.spike_and_exponential import SpikeAndExponential
 
 SMOKE = {"latent": 4, "hidden": [8], "iterations": 12, "batch_size": 20, "chains": 20, "sweeps": 2} | {
@@ -43,7 +45,8 @@ class Model(DiscreteAutoencoder):
 
     @property
     def smoothing(self) -> SpikeAndExponential:
-        return SpikeAndExponential(self.beta)
+        slipped = self.spec.formulas == "code"
+        return ClippedSpikeAndExponential(self.beta) if slipped else SpikeAndExponential(self.beta)
 
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
         zeta, logits, _ = self.relaxed(x, self.spec.samples_k, generator)

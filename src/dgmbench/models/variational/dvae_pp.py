@@ -22,6 +22,7 @@ from torch import Tensor
 from dgmbench.models.variational._boltzmann_prior import JointPrior
 from dgmbench.models.variational._discrete import DiscreteAutoencoder
 from dgmbench.models.variational._discrete_training import DiscreteSpec
+from dgmbench.models.variational.smoothing.as_in_code import OffsetPowerFunction
 from dgmbench.models.variational.smoothing.base import Smoothing
 from dgmbench.models.variational.smoothing.exponential import Exponential
 from dgmbench.models.variational.smoothing.power_function import PowerFunction
@@ -48,7 +49,9 @@ class Model(DiscreteAutoencoder):
 
     @property
     def smoothing(self) -> Smoothing:
-        return Exponential(self.beta) if self.spec.smoothing == "exp" else PowerFunction(self.beta)
+        if self.spec.smoothing == "exp":
+            return Exponential(self.beta)
+        return OffsetPowerFunction(self.beta) if self.spec.formulas == "code" else PowerFunction(self.beta)
 
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
         zeta, logits, _ = self.relaxed(x, self.spec.samples_k, generator)

@@ -12,26 +12,30 @@ exact (`GaussianIntegralRelaxation`), and q's is N(zeta_i; z_i + shift_i, sd_i^2
 With k = 1 this is the ELBO, its divergence by the draw. p(z), q and the networks: `_discrete`.
 
 Reference: Vahdat, Andriyash and Macready, "DVAE#: Discrete variational autoencoders with relaxed Boltzmann priors",
-NeurIPS 2018, equations 3, 4 and 7; ranges of shift and sd are those of the code beside it, whose gradient of zeta with
-respect to t leaves the shift out; here it is that of the draw.
+NeurIPS 2018, equations 3, 4 and 7; ranges of shift and sd are those of the code beside it, whose slips `formulas: code`
+repeats (`smoothing.as_in_code`, and a norm of W that is renewed with the validation bound alone).
 """
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from dgmbench.data.prepared import Dataset
 from dgmbench.models.variational._boltzmann_prior import GaussianIntegralRelaxation, OverlappingRelaxation
 from dgmbench.models.variational._discrete import DiscreteAutoencoder
 from dgmbench.models.variational._discrete_training import DiscreteSpec
 from dgmbench.models.variational._training import log_mean_exp
+from dgmbench.models.variational.smoothing.as_in_code import OffsetPowerFunction, SlippedShiftedGaussian
 from dgmbench.models.variational.smoothing.base import Smoothing
 from dgmbench.models.variational.smoothing.exponential import Exponential
 from dgmbench.models.variational.smoothing.gaussian import Gaussian
 from dgmbench.models.variational.smoothing.power_function import PowerFunction
 from dgmbench.models.variational.smoothing.shifted_gaussian import ShiftedGaussian
 from dgmbench.models.variational.smoothing.uniform_exponential import UniformExponential
+from dgmbench.training.session import Session
 
 SMOKE = {"latent": 4, "hidden": [8], "iterations": 12, "batch_size": 20, "chains": 20, "sweeps": 2} | {
     "samples_k": 2,
@@ -71,9 +75,14 @@ class Model(DiscreteAutoencoder):
     def __init__(self, spec: Spec, dimension: int):
         self.outputs = 2 if spec.relaxation == "gaussian-integral" else 1
         super().__init__(spec, dimension)
+        self.norm = torch.zeros(())  # of W, as it was when the validation bound was last measured
 
     def further_parameters(self, units: int) -> dict[str, Tensor]:
         return {"posterior.sd": torch.ones(units)} if self.spec.relaxation == "gaussian-integral" else {}
+
+    @property
+    def slipped(self) -> bool:
+        return self.spec.formulas == "code"
 
     @property
     def method(self) -> str:
@@ -84,14 +93,16 @@ class Model(DiscreteAutoencoder):
         """r of an overlapping relaxation."""
         if self.spec.relaxation == "uniform-exp":
             return UniformExponential(self.beta, self.spec.epsilon)
-        return {"exp": Exponential, "power": PowerFunction, "gaussian": Gaussian}[self.spec.relaxation](self.beta)
+        power = OffsetPowerFunction if self.slipped else PowerFunction
+        return {"exp": Exponential, "power": power, "gaussian": Gaussian}[self.spec.relaxation](self.beta)
 
     def smoothed(self, outputs: Tensor, units: slice) -> tuple[Smoothing, Tensor]:
         if self.spec.relaxation != "gaussian-integral":
             return super().smoothed(outputs, units)
         logits, u = outputs.chunk(2, -1)
         sd = 0.2 * self.others["posterior.sd"][units].abs() + 0.05
-        return ShiftedGaussian(sd**-2, 0.5 * (torch.sigmoid(u) - 0.5)), logits
+        family = SlippedShiftedGaussian if self.slipped else ShiftedGaussian
+        return family(sd**-2, 0.5 * (torch.sigmoid(u) - 0.5)), logits
 
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
         zeta, logits, smoothings = self.relaxed(x, self.spec.samples_k, generator)
@@ -104,8 +115,24 @@ class Model(DiscreteAutoencoder):
         log_likelihood = self.log_prob_x(x, zeta, training=True)
         return log_mean_exp(log_likelihood - weight * divergence), log_mean_exp(log_likelihood - divergence)
 
+    def _initialise(self, data: Dataset, session: Session) -> None:
+        super()._initialise(data, session)
+        self.norm = self.norm.to(session.device)
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | ({"norm": self.norm} if self.slipped else {})
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state(state)
+        self.norm = state.get("norm", self.norm)
+
+    def validation_bound(self, x: Tensor) -> tuple[float, float]:
+        self.norm.copy_(torch.linalg.matrix_norm(self.machine.weights.detach(), 2))
+        return super().validation_bound(x)
+
     def log_prior(self, zeta: Tensor) -> Tensor:
         """log p(zeta) + log Z in nats: (..., D) -> (...)."""
         if self.spec.relaxation == "gaussian-integral":
-            return GaussianIntegralRelaxation(self.machine, self.beta, self.spec.margin).log_unnormalised(zeta)
+            norm = self.norm if self.slipped else None
+            return GaussianIntegralRelaxation(self.machine, self.beta, self.spec.margin, norm).log_unnormalised(zeta)
         return OverlappingRelaxation(self.machine, self.smoothing, self.spec.mean_field_sweeps).log_unnormalised(zeta)

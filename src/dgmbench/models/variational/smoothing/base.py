@@ -109,7 +109,8 @@ class Smoothing(ABC):
             return zeta
         off, on = self.distributions(zeta)
         with torch.no_grad():
-            log_mixture = self.mixture_log_prob(zeta, logits)
+            # That of the draws, whatever a family takes for log q in a bound.
+            log_mixture = Smoothing.mixture_log_prob(self, zeta, logits)
             log_off, log_on = F.logsigmoid(-logits), F.logsigmoid(logits)
             slope = (off - on) * torch.exp(log_off + log_on - log_mixture)
             weight_off, weight_on = torch.exp(log_off - log_mixture), torch.exp(log_on - log_mixture)
