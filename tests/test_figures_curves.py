@@ -18,7 +18,7 @@ def data(cells: list[dict]) -> FigureData:
 
 def test_a_line_for_each_other_value_in_the_order_of_x_with_its_published_level():
     cells = [
-        {"parameters": {"samples_k": k, "iterations": n}, "obtained": -100.0 + k + n / 1000, "published": -89.0 - k}
+        {"parameters": {"samples_k": k, "iterations": n}, "obtained": -100.0 + k + n / 1000, "published": -92.0 - k / 2}
         for k in (1, 5)
         for n in (3000, 1000)
     ]
@@ -29,9 +29,17 @@ def test_a_line_for_each_other_value_in_the_order_of_x_with_its_published_level(
         "DVAE#, samples_k=5": [[1000, -94], [3000, -92]],
     }
     levels = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == ":"]
-    assert levels == [-90, -94]
+    assert levels == [-92.5, -94.5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1,000", "3,000"]
     assert axes.get_ylabel() == "log likelihood [nats], estimate"
-    assert [text.get_text() for text in axes.texts] == ["published -90", "published -94"]
+    assert [text.get_text() for text in axes.texts] == ["published -92.5", "published -94.5"]
+
+
+def test_published_numbers_far_off_are_written_not_drawn():
+    cells = [{"parameters": {"n": n}, "obtained": -20.0 + n, "published": -89.35} for n in (1, 2)]
+    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).axes
+    assert axes.get_ylim()[0] > -25
+    assert [text.get_text() for text in axes.texts] == ["published, beyond this panel: -89.35"]
 
 
 def test_kinds_have_panels_of_their_own():

@@ -35,9 +35,9 @@ def draw(data: FigureData, options: dict) -> "Figure":
         shares.errorbar(own["obtained"], own["row"].map(heights), xerr=_errors(own), capsize=2, **drawn)
     times.set_yticks(list(heights.values()), [data.labels.get(row, row) for row in rows])
     times.set_ylim(-0.6, len(rows) - 0.4)
-    times.set_xlabel("median time of a step [milliseconds]")
+    times.set_xlabel("median time of a step\n[milliseconds]")
     shares.set_xlim(0, 1)
-    shares.set_xlabel("operations of its products a second,\nover those of a large product [ratio]")
+    shares.set_xlabel("share of a large product's\nrate of operations [ratio]")
     for letter, panel in zip("ab", panels[0]):
         panel.set_title(letter)
         grid(panel, "x")

@@ -1,7 +1,7 @@
 """A metric against a hyper-parameter of the rows' grids, a line for each row and each combination of the others.
 
-Published numbers of a line are level lines in its colour. One panel for each kind, because kinds are never ranked
-together.
+Published numbers of a line are level lines in its colour; one that is so far off that all curves would look flat beside
+it is written, not drawn. One panel for each kind, because kinds are never ranked together.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dgmbench.assemble.figures.base import (
+    INK,
     FigureData,
     done,
     grid,
@@ -23,6 +24,8 @@ from dgmbench.runs import spell
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FARTHEST = 1.5  # published numbers are drawn up to so many ranges of the obtained ones away from them
 
 
 def draw(data: FigureData, options: dict) -> "Figure":
@@ -45,11 +48,14 @@ def draw(data: FigureData, options: dict) -> "Figure":
         own = cells[cells["kind"] == kind]
         _panel(panel, own, lines)
         panel.set_xscale(options.get("scale", "log"))
+        ticks = sorted(set(own["x"]))
+        panel.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        panel.minorticks_off()
         panel.set_xlabel(x.replace("_", " "))
         panel.set_ylabel(f"{metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {kind}")
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3)
-    figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
+    title = "error bars: the largest of the uncertainties over test examples, estimator and seeds"
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3, title=title)
     return figure
 
 
@@ -66,10 +72,20 @@ def _panel(panel: "Axes", cells: pd.DataFrame, lines: dict[str, dict[str, Any]])
             continue
         errors = [largest_uncertainty(cell) for _, cell in own.iterrows()]
         panel.errorbar(own["x"], own["obtained"], yerr=errors, capsize=2, label=name, **style)
-        for published in dict.fromkeys(own["published"].dropna()):
+    low, high = cells["obtained"].min(), cells["obtained"].max()
+    reach = FARTHEST * max(high - low, 1e-3 * abs(high))
+    far = []
+    for name, style in lines.items():
+        for published in dict.fromkeys(cells[cells["line"] == name]["published"].dropna()):
+            if not low - reach <= published <= high + reach:
+                far.append(f"{published:g}")
+                continue
             panel.axhline(published, color=style["color"], linewidth=0.8, linestyle=":")
             panel.annotate(
                 f"published {published:g}", (1.0, published), xycoords=("axes fraction", "data"), xytext=(0, 2),
                 textcoords="offset points", ha="right", fontsize=6.5, color=style["color"],
             )  # fmt: skip
+    if far:
+        said = f"published, beyond this panel: {', '.join(dict.fromkeys(far))}"
+        panel.annotate(said, (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=6.5, color=INK)
     grid(panel, "both")
