@@ -79,6 +79,20 @@ def test_params_errors_say_what_to_write(values, sentence):
         (altered("rows", "g", "pending", value="soon"), r"exactly one of 'model', 'select' and 'pending'"),
         (altered("rows", "best", "select", "by", value="test"), r"'test' must have settings: \{split: validation\}"),
         (altered("budgets", "smoke", "rows", value={"gm": {}}), r"budgets\.smoke\.rows: there is no 'gm'"),
+        (altered("budgets", "smoke", "only", value=["g", "n"]), r"budgets\.smoke\.only: there is no 'n'"),
+        (
+            altered("budgets", "smoke", "only", value=["g"]),
+            r"'m' is not among the rows of budgets\.smoke\.only: add it",
+        ),
+        (
+            altered("budgets", "smoke", "every_row", value={"evaluate": ["tests"]}),
+            r"budgets\.smoke\.every_row\.evaluate: there is no 'tests', did you mean 'test'",
+        ),
+        (
+            altered("budgets", "smoke", "rows", "m", "evaluate", value=["tests"]),
+            r"budgets\.smoke\.rows\.m\.evaluate: there is no 'tests', did you mean 'test'",
+        ),
+        (altered("rows", "best", "select", "row", value=["m", "mm"]), r"rows\.best\.select\.row: there is no 'mm'"),
         (altered("budgets", "smoke", "datasets", value=[]), r"budgets\.smoke\.datasets: .*at least 1 item"),
         (altered("figure", value=...), r"figure: is missing; write 'figure: \.\.\.'"),
         (altered("paired_with", value="g"), r"both 'paired_with' and 'paired_by', or neither"),

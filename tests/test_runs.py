@@ -47,6 +47,28 @@ def test_rows_columns_and_seeds_multiply_as_they_should():
     assert [row.id for row in plan.rows["x"]] == ["g", "m components=1", "m components=2", "published"]
 
 
+def test_changes_to_every_row_lie_under_those_of_a_row_and_only_leaves_rows_out():
+    rows = {
+        "g": PLAN["rows"]["g"],
+        "m": {"model": "gmm", "spec": {"iterations": 9}, "evaluate": ["test", "samples"]},
+        "published": PLAN["rows"]["published"],
+    }
+    every_row = {"spec": {"iterations": 2, "start": "random"}, "grid": {"components": [1, 2]}, "protocol": "of all"}
+    budget = {"datasets": [MOONS], "only": ["m", "published"], "every_row": {**every_row, "evaluate": ["samples"]}}
+    budgets = {"smoke": {**budget, "rows": {"m": {"spec": {"iterations": 3}}}}}
+    plan = make_plan(SMOKE, {"x": experiment(rows=rows, budgets=budgets)})
+    found = {row.id: row for row in plan.rows["x"]}
+    assert list(found) == ["m components=1", "m components=2", "published"]
+    assert found["m components=1"].protocol == "of all"
+    specs = [run.spec for run in plan.runs.values()]
+    assert [(spec["components"], spec["iterations"], spec["start"]) for spec in specs] == [
+        (1, 3, "random"),
+        (2, 3, "random"),
+    ]
+    assert {cell.evaluation_name for cell in plan.cells["x"]} == {"samples"}
+    assert found["published"].protocol == ""
+
+
 def test_seeds_of_params_win_over_the_budget_but_not_over_the_row():
     plan = make_plan(Params(budget="smoke", seeds=3), {"x": experiment()})
     seeds = {(run.model, run.seed) for run in plan.runs.values()}

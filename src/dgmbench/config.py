@@ -153,7 +153,12 @@ class RowChange(Schema):
     )
     protocol: str | None = Field(None, description="The protocol column under this budget.")
     differs: str | None = Field(None, description="How this row's protocol differs from the published one.")
-    skip: bool = Field(False, description="Leave the row out under this budget.")
+
+    def over(self, other: "RowChange") -> "RowChange":
+        """This change on top of another: its settings replace the other's, spec and grid key by key."""
+        changed = {**other.model_dump(exclude_unset=True), **self.model_dump(exclude_unset=True)}
+        keyed = {name: {**getattr(other, name), **getattr(self, name)} for name in ("spec", "grid")}
+        return RowChange(**changed | keyed)
 
 
 class EvaluationChange(Schema):
@@ -172,8 +177,19 @@ class BudgetPlan(Schema):
     differs: str | None = Field(
         None, description="How the protocol differs from the published one: every verdict then says so."
     )
+    only: list[str] | None = Field(None, description="The rows under this budget, by name; all where left out.")
+    every_row: RowChange = Field(
+        default_factory=RowChange, description="Changes to every row that has a model; those of a row come on top."
+    )
     rows: dict[str, RowChange] = Field(default_factory=dict, description="Changes to rows, by name.")
     evaluations: dict[str, EvaluationChange] = Field(default_factory=dict, description="Changes to evaluations.")
+
+    def change(self, name: str, row: Row) -> RowChange | None:
+        """What changes in a row; None where this budget leaves it out."""
+        if self.only is not None and name not in self.only:
+            return None
+        own = self.rows.get(name, RowChange())
+        return own if row.model is None else own.over(self.every_row)
 
 
 class OrderPlan(Schema):
@@ -217,7 +233,16 @@ class Experiment(Schema):
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
         for budget, plan in self.budgets.items():
+            _check_names(plan.only or [], self.rows, f"budgets.{budget}.only")
             _check_names(plan.rows, self.rows, f"budgets.{budget}.rows")
+            if left_out := [name for name in plan.rows if plan.only is not None and name not in plan.only]:
+                raise ValueError(
+                    f"budgets.{budget}.rows: '{left_out[0]}' is not among the rows of budgets.{budget}.only: add it "
+                    "there, or leave its change out"
+                )
+            _check_names(plan.every_row.evaluate or [], self.evaluations, f"budgets.{budget}.every_row.evaluate")
+            for name, change in plan.rows.items():
+                _check_names(change.evaluate or [], self.evaluations, f"budgets.{budget}.rows.{name}.evaluate")
             _check_names(plan.evaluations, self.evaluations, f"budgets.{budget}.evaluations")
         for name, row in self.rows.items():
             _check_names(row.evaluate, self.evaluations, f"rows.{name}.evaluate")

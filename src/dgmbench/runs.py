@@ -149,8 +149,8 @@ def _plan_experiment(plan: Plan, name: str, experiment: Experiment, params: Para
     for use in budget.datasets:
         ref = catalogue.resolve(use.name, use.options)
         for row_name, row in experiment.rows.items():
-            change = budget.rows.get(row_name, RowChange())
-            if change.skip:
+            change = budget.change(row_name, row)
+            if change is None:
                 continue
             for planned in _planned_rows(row_name, row, change, budget, use, len(budget.datasets) > 1):
                 plan.rows[name].append(planned)
