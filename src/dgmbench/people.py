@@ -131,15 +131,18 @@ def show_plan(params: Params) -> None:
     from dgmbench.format import duration
     from dgmbench.layout import Layout
     from dgmbench.predict import Costs
-    from dgmbench.runs import make_plan
+    from dgmbench.runs import Evaluation, make_plan
 
     plan, layout = make_plan(params, load_experiments()), Layout(params.budget)
     costs = Costs.measured(Path("results"))
     rows, unknown = [], 0
     total_seconds, peak, disk = 0.0, 0.0, 0.0
+    missing_of: dict[str, list[Evaluation]] = {identity: [] for identity in plan.runs}
+    for evaluation in plan.evaluations.values():
+        if not layout.evaluation(evaluation.run, evaluation.id).is_file():
+            missing_of[evaluation.run].append(evaluation)
     for run in plan.runs.values():
-        todo = [e for e in plan.evaluations.values() if e.run == run.id]
-        missing = [e for e in todo if not layout.evaluation(run.id, e.id).is_file()]
+        missing = missing_of[run.id]
         trained = layout.manifest(run.id).is_file()
         if trained and not missing:
             continue

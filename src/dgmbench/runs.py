@@ -6,6 +6,7 @@ Pure functions of their arguments and of the code's fingerprints: no file is wri
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dgmbench.config import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange, checked
@@ -38,7 +39,7 @@ class Run:
         """What the identity is hashed from. The device counts where it is not the processor: its bits are others."""
         return {name: value for name, value in asdict(self).items() if (name, value) != ("device", "cpu")}
 
-    @property
+    @cached_property
     def id(self) -> str:
         return short_hash(self.document)
 
@@ -56,7 +57,7 @@ class Evaluation:
     settings: dict[str, Any]
     code: str
 
-    @property
+    @cached_property
     def id(self) -> str:
         return short_hash(asdict(self))
 
