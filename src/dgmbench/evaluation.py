@@ -111,7 +111,23 @@ def _estimate(
         values = ", ".join(f"{e.metric} = {e.value} with standard error {e.estimator_se}" for e in broken)
         result |= {"status": "failed", "reason": f"the estimator gave values that are not finite: {values}"}
         return None
+    above_one = [e for e in estimates.numbers if data.values == "binary" and _is_log_mass(module, e) and e.value > 0]
+    if above_one:
+        values = ", ".join(f"{e.metric} = {e.value:.4g} nats" for e in above_one)
+        reason = (
+            f"no mass function gives binary examples more than probability 1: {values}. Its log Z is far too low: the "
+            "chains that estimate it do not reach where the data are."
+        )
+        result |= {"status": "failed", "reason": reason}
+        return None
     return estimates
+
+
+def _is_log_mass(module: Any, estimate: Estimate) -> bool:
+    """Whether a number is a mean log-probability of examples, or a lower bound on one."""
+    metric = module.METRICS[estimate.metric]
+    named = estimate.metric.endswith("log_likelihood") or estimate.metric == "bound"
+    return named and metric.unit == "nats" and metric.kind in ("exact", "lower-bound", "estimate")
 
 
 def _number(module: Any, estimate: Estimate, split: Split) -> dict[str, Any]:

@@ -97,6 +97,24 @@ class Layered:
             moved = velocity[f"weights.{i}"].addmm_(means[i - 1].T, means[i], beta=keep, alpha=1 / n)
             moved.addmm_(model[i - 1].T, model[i], alpha=-1 / chains)
 
+    def centred(self, velocity: Velocity, centres: list[Tensor]) -> Velocity:
+        """The direction in the machine's own parameters that `velocity` is in those of units less `centres` [(m_l,)].
+
+        See `dbm`.
+        """
+        found = {}
+        for i in self.levels:
+            moved = velocity[f"weights.{i}"] - torch.outer(velocity[f"bias.{i - 1}"], centres[i])
+            found[f"weights.{i}"] = moved.addr_(centres[i - 1], velocity[f"bias.{i}"], alpha=-1)
+        for i in range(len(self.widths)):
+            direction = velocity[f"bias.{i}"]
+            if i > 0:
+                direction = direction - centres[i - 1] @ found[f"weights.{i}"]
+            if i < self.levels[-1]:
+                direction = direction - found[f"weights.{i + 1}"] @ centres[i + 1]
+            found[f"bias.{i}"] = direction
+        return found
+
     def bipartite(self, own: list[int], other: list[int]) -> Bipartite:
         """The machine as one of two sides, the layers `own` and `other`, each layer's units side by side."""
         p = self.parameters

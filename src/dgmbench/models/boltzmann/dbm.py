@@ -19,11 +19,18 @@ never lowers the bound.
 Learning follows <h(l-1) hl> under q less the same under the model, the latter from persistent chains that alternate
 between odd and even layers (equations 25 and 31). Layers are first trained one by one, with the copies of a layer that
 another one will stand next to (see `_layers`): each of the two machines that meet in a layer then gives it half of its
-input, and their biases there are averaged.
+input, and their biases there are averaged. The chains start at independent units: where layers by themselves have left
+the machine a mode that is far from the data, they stay there, and training lowers the energy of the data without end.
+`bound_gap` in the history says so. From small weights (`pretraining_epochs: 0`) `centred` machines need no layers
+first; their gradient is taken in the coordinates of units less their mean activities lambda_l under the data, that is,
+with V the velocity of the ordinary gradient, in the machine's own coordinates
+
+    W_l: D_l = V_Wl - V_b(l-1) lambda_l' - lambda_(l-1) V_bl',    b_l: V_bl - D_l' lambda_(l-1) - D_(l+1) lambda_(l+1)
 
 References: Salakhutdinov and Hinton, "Deep Boltzmann machines", AISTATS 2009, sections 2 and 3; Baumann, "An
 introduction to deep generative models", 2018, equations 23 to 31; the estimate of log Z: Salakhutdinov, "Learning and
-evaluating Boltzmann machines", technical report UTML TR 2008-002.
+evaluating Boltzmann machines", technical report UTML TR 2008-002; centring: Melchior, Fischer and Wiskott, "How to
+center deep Boltzmann machines", Journal of Machine Learning Research 17, 2016.
 """
 
 import itertools
@@ -43,6 +50,8 @@ from dgmbench.models.boltzmann._layered import Layered
 from dgmbench.models.boltzmann._layers import NAMES, Layer
 from dgmbench.models.boltzmann._training import Rule, energies_and_changes, update
 from dgmbench.training.session import Session
+
+_CENTRING = 0.01  # share of a minibatch's means in the running ones
 
 SMOKE = {
     "hidden": [4, 3],
@@ -68,6 +77,9 @@ class Spec(ModelSpec):
         0.005, gt=0, description="Initial step size of all layers together; it falls linearly to zero."
     )
     momentum: float = Field(0.5, ge=0, lt=1, description="Share of the last update's direction that is kept.")
+    centred: bool = Field(
+        False, description="Of all layers together: take the gradient with respect to units less their mean activities."
+    )
     weight_decay: float = Field(2e-4, ge=0, description="L2 penalty (decay / 2) |W|^2 on the weights, not on biases.")
     chains: int = Field(100, ge=1, description="Persistent Markov chains.")
     gibbs_steps: int = Field(5, ge=1, description="Sweeps of every chain between two updates.")
@@ -121,8 +133,10 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         """Layer by layer, then all layers together.
 
         The history holds, of every epoch's end, `free_energy_gap_l`, mean F(data) - mean F(chains) of layer l by itself
-        in nats; then `reconstruction_log_likelihood`, mean log p(v given mu_1) in nats, of every epoch's end, and
-        `mean_field_passes` of every update.
+        in nats; then `reconstruction_log_likelihood`, mean log p(v given mu_1) in nats, and `bound_gap`, mean
+        bound on log p*(v) of the minibatch less that of the chains, nats, of every epoch's end, and `mean_field_passes`
+        of every update. The gap is some nats where the chains are examples of the same machine that the data are
+        examples of, and grows without end where they are stuck.
         """
         spec, generator, device = self.spec, session.generator, session.device
         self.parameters = {name: torch.zeros(shape, device=device) for name, shape in self._shapes().items()}
@@ -135,8 +149,15 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         batch = min(spec.batch_size, len(data.train))
         batches = len(data.train) // batch
         other = {"order": torch.zeros(len(data.train), dtype=torch.int64, device=device)}
+        centres = {f"{i}": torch.zeros(m, device=device) for i, m in enumerate(self.widths)}
         session.track(
-            parameters=self.parameters, alone=alone, speeds=speeds, velocity=velocity, chains=chains, other=other
+            parameters=self.parameters,
+            alone=alone,
+            speeds=speeds,
+            velocity=velocity,
+            chains=chains,
+            other=other,
+            centres=centres,
         )
 
         each, joint = spec.pretraining_epochs * batches, spec.epochs * batches
@@ -168,10 +189,13 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
             if step == greedy:
                 self._compose(alone, chains, generator)
             rate = spec.learning_rate * (1 - (step - greedy) / joint)
-            means, passes = self._update(x, chains, velocity, rate, generator)
+            share = 0.0 if not spec.centred else 1.0 if step == greedy else _CENTRING
+            means, passes = self._update(x, chains, velocity, rate, generator, centres, share)
             session.record(mean_field_passes=passes)
             if (step + 1) % batches == 0:
                 session.record(reconstruction_log_likelihood=self._reconstruction_log_likelihood(x, means[1]))
+                of_data, of_chains = (self.bound_unnormalised(v, 1, generator).mean() for v in (x, chains["0"]))
+                session.record(bound_gap=of_data - of_chains)
 
     def mean_field(self, x: Tensor, iterations: int | None = None) -> tuple[list[Tensor], int]:
         """v and the means of all hidden layers, with the number of passes; `mean_field_iterations` of them at most."""
@@ -246,8 +270,13 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         velocity: dict[str, Tensor],
         rate: float,
         generator: torch.Generator,
+        centres: dict[str, Tensor],
+        share: float,
     ) -> tuple[list[Tensor], int]:
-        """One update of all parameters and chains, in place; the means that it used, and their passes."""
+        """One update of all parameters and chains, in place; the means that it used, and their passes.
+
+        `share` is that of the minibatch's means in the centres, 0 where the gradient is not centred.
+        """
         spec = self.spec
         means, passes = self.mean_field(x, spec.training_mean_field_iterations)
         states = self.gibbs(list(chains.values()), spec.gibbs_steps, generator)
@@ -255,6 +284,12 @@ class Model(Layered, base.Model, VariationalBound, Sampler, Reconstruction):
         for name, direction in velocity.items():
             if name.startswith("weights"):
                 direction.add_(self.parameters[name], alpha=-spec.weight_decay)
+        directions = velocity
+        if share:
+            for centre, mean in zip(centres.values(), means, strict=True):
+                centre.lerp_(mean.mean(0), share)
+            directions = self.centred(velocity, list(centres.values()))
+        for name, direction in directions.items():
             self.parameters[name].add_(direction, alpha=rate)
         for chain, state in zip(chains.values(), states, strict=True):
             chain.copy_(state)
