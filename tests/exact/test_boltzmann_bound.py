@@ -87,6 +87,27 @@ def test_rows_per_call_changes_no_more_than_which_numbers_are_drawn():
     assert whole.value != parts.value
 
 
+def test_draws_that_q_as_written_cannot_give_are_left_out_and_counted(monkeypatch):
+    """Infinite weights: few of them change the estimate by their share alone, many are refused."""
+    model, _ = model_and_truth("dbm")
+    plain, drawn = numbers(boltzmann_bound_enumeration, model, k=2000)[2], machines.dbm.Model.log_weights_unnormalised
+
+    def rounded(self, x, k, generator):
+        weights = drawn(self, x, k, generator)
+        weights[:: 1000 // share] = math.inf
+        return weights
+
+    monkeypatch.setattr(machines.dbm.Model, "log_weights_unnormalised", rounded)
+    share = 1
+    _, bound, estimate = numbers(boltzmann_bound_enumeration, model, k=2000)
+    assert estimate.evidence["draws_left_out"] == bound.evidence["draws_left_out"] == 2 * len(DATA.test)
+    assert estimate.value == pytest.approx(plain.value, abs=0.005)
+    assert plain.evidence["draws_left_out"] == 0
+    share = 2
+    with pytest.raises(CannotBeDone, match="importance weights are not finite"):
+        numbers(boltzmann_bound_enumeration, model, k=2000)
+
+
 def test_large_machines_are_refused_by_enumeration_and_broken_ones_by_both():
     bench = Workbench(torch.Generator().manual_seed(3))
     settings = boltzmann_bound_enumeration.Settings()

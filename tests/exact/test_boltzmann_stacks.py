@@ -110,7 +110,7 @@ def test_the_joint_update_is_the_one_that_the_equations_say(hidden):
     for i, (below, above) in enumerate(itertools.pairwise(range(len(widths))), 1):
         gradient = mean_product(means[below], means[above]) - mean_product(model_side[below], model_side[above])
         expected[f"weights.{i}"] = gradient - 0.1 * before[f"weights.{i}"]
-    model._update(x, chains, velocity, 0.2, generator(3))
+    model._update(x, chains, velocity, 0.2, generator(3), {}, 0.0)
     for name, direction in expected.items():
         torch.testing.assert_close(velocity[name], 0.3 + direction)
         torch.testing.assert_close(model.parameters[name], before[name] + 0.2 * (0.3 + direction))
@@ -122,7 +122,7 @@ def test_the_joint_update_is_the_one_that_the_equations_say(hidden):
 def test_the_step_size_of_all_layers_falls_to_zero(monkeypatch):
     rates: list[float] = []
     monkeypatch.setattr(
-        dbm.Model, "_update", lambda self, x, chains, velocity, rate, drawn: rates.append(rate) or ([x] * 2, 1)
+        dbm.Model, "_update", lambda self, x, chains, velocity, rate, *others: rates.append(rate) or ([x] * 2, 1)
     )
     monkeypatch.setattr(dbm.Model, "_reconstruction_log_likelihood", lambda self, x, mean: 0.0)
     spec = dbm.Spec(hidden=[4, 3], pretraining_epochs=1, epochs=2, batch_size=10, learning_rate=0.1)
