@@ -59,8 +59,9 @@ def test_new_model_refuses_a_name_that_cannot_be(name):
 def test_new_model_passes_the_contract_tests(tmp_path):
     """The skeleton is written into a copy of the package, found there by folder, and held to every contract."""
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copytree(ROOT / "tests" / "contract", tmp_path / "tests")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
+    shutil.copytree(ROOT / "tests" / "contract", tmp_path / "tests" / "contract")
+    path = os.pathsep.join(map(str, (tmp_path / "src", tmp_path / "tests")))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
     made = subprocess.run([sys.executable, "-m", "dgmbench.cli", "new", "model", "my_model"], **run)
     assert made.returncode == 0, made.stderr

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -101,15 +102,15 @@ RUN = Run("gmm", {"components": 2, "ridge": 0.1}, "digits", {"seed": 0}, "0123ab
     ],
 )
 def test_a_runs_id_and_seed_follow_each_part_of_it(change):
-    other = Run(**{**vars(RUN), **change})
+    other = replace(RUN, **change)
     assert other.id != RUN.id
     assert seed_from("train", other.id) != seed_from("train", RUN.id)
 
 
 def test_a_runs_id_is_of_its_content_alone():
-    reordered = Run(**{**vars(RUN), "spec": {"ridge": 0.1, "components": 2}})
+    reordered = replace(RUN, spec={"ridge": 0.1, "components": 2})
     assert reordered.id == RUN.id
-    assert RUN.id == short_hash({name: value for name, value in vars(RUN).items() if name != "device"})
+    assert RUN.id == short_hash({name: value for name, value in asdict(RUN).items() if name != "device"})
 
 
 def test_training_and_evaluation_draw_from_different_seeds():
@@ -123,7 +124,7 @@ def test_training_and_evaluation_draw_from_different_seeds():
 )
 def test_an_evaluations_id_follows_each_part_of_it(change):
     evaluation = Evaluation(RUN.id, "importance_weighted", {"k": 1}, "0" * 12)
-    assert Evaluation(**{**vars(evaluation), **change}).id != evaluation.id
+    assert replace(evaluation, **change).id != evaluation.id
 
 
 def test_a_default_written_out_is_the_same_run():
