@@ -5,16 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from test_dbm import dataset, generator, two_modes
 from torch import Tensor
 
-from dgmbench.data.prepared import Dataset, Split
 from dgmbench.estimators.enumeration import log_partition
 from dgmbench.models.boltzmann import dbm
 from dgmbench.training.session import Session
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def layers_of(widths: list[int]) -> list[Tensor]:
@@ -72,17 +68,10 @@ def test_the_direction_is_the_gradient_in_centred_coordinates(hidden):
     assert not torch.allclose(found["bias.1"], ordinary["bias.1"])
 
 
-def two_modes(n: int, d: int) -> Dataset:
-    rng = np.random.default_rng(0)
-    rate = np.where(rng.random((n, 1)) < 0.5, 0.85, 0.15)
-    x = (rng.random((n, d)) < rate).astype(np.uint8)
-    return Dataset("small", "small", "binary", (d,), {name: Split(x) for name in ("train", "validation", "test")}, {})
-
-
 def test_training_from_small_weights_keeps_data_and_chains_together():
     spec = dbm.Spec(hidden=[6, 4], pretraining_epochs=0, epochs=60, batch_size=50, learning_rate=0.05, centred=True)
     model, session = dbm.Model(spec, 8), Session(generator())
-    data = two_modes(500, 8)
+    data = dataset(two_modes(500, 8))
     model.fit(data, session)
     gaps = [row["bound_gap"] for row in session.history if "bound_gap" in row]
     assert len(gaps) == 60

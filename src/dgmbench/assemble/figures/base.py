@@ -163,6 +163,13 @@ def where(cells: pd.DataFrame, kept: Iterable[bool]) -> pd.DataFrame:
     return cells[np.fromiter(kept, dtype=bool, count=len(cells))]
 
 
+def in_columns(cells: pd.DataFrame, wanted: Iterable[str] | None) -> pd.DataFrame:
+    """The cells of the columns or evaluations that are named; all of them for None."""
+    if wanted is None:
+        return cells
+    return cells[cells["column"].isin(wanted) | cells["evaluation_name"].isin(wanted)]
+
+
 def largest_uncertainty(cell: pd.Series) -> float:
     """The largest of a cell's three uncertainties: what is drawn where one bar must do."""
     known = [cell[name] for name in ("seed_sd", "test_se", "estimator_se") if pd.notna(cell[name])]

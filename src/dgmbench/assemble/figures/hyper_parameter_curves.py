@@ -13,6 +13,7 @@ from dgmbench.assemble.figures.base import (
     FigureData,
     done,
     grid,
+    in_columns,
     largest_uncertainty,
     new_figure,
     nothing_to_show,
@@ -31,10 +32,8 @@ FARTHEST = 1.5  # published numbers are drawn up to so many ranges of the obtain
 def draw(data: FigureData, options: dict) -> "Figure":
     """Options: `x`, the hyper-parameter; `metric` (default log_likelihood); `columns` (default all); `scale` (log)."""
     x, metric = options["x"], options.get("metric", "log_likelihood")
-    cells = done(data.cells[data.cells["metric"] == metric])
+    cells = in_columns(done(data.cells[data.cells["metric"] == metric]), options.get("columns"))
     cells = where(cells, (x in parameters for parameters in cells["parameters"]))
-    if "columns" in options:
-        cells = cells[cells["column"].isin(options["columns"]) | cells["evaluation_name"].isin(options["columns"])]
     if cells.empty:
         return nothing_to_show(f"No row with a grid over '{x}' has a '{metric}' yet.")
     cells = cells.assign(

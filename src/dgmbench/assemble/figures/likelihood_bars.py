@@ -11,6 +11,7 @@ from dgmbench.assemble.figures.base import (
     MARKERS,
     FigureData,
     grid,
+    in_columns,
     largest_uncertainty,
     new_figure,
     nothing_to_show,
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 def draw(data: FigureData, options: dict) -> "Figure":
     """Options: `metric` (default log_likelihood) and `columns`, the columns to show; all test ones if left out."""
     metric, wanted = options.get("metric", "log_likelihood"), options.get("columns")
-    cells = data.cells[data.cells["metric"] == metric]
-    if wanted is not None:
-        cells = cells[cells["column"].isin(wanted) | cells["evaluation_name"].isin(wanted)]
+    cells = in_columns(data.cells[data.cells["metric"] == metric], wanted)
     cells = cells[cells["obtained"].notna() | cells["published"].notna()]
     if cells.empty:
         return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")

@@ -80,6 +80,11 @@ class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, 
         return {}
 
     @property
+    def slipped(self) -> bool:
+        """Whether the formulas are those of the published code."""
+        return self.spec.formulas == "code"
+
+    @property
     def parameters(self) -> dict[str, Tensor]:
         return {**self.networks.parameters, **self.others}
 

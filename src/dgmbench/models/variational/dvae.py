@@ -45,8 +45,7 @@ class Model(DiscreteAutoencoder):
 
     @property
     def smoothing(self) -> SpikeAndExponential:
-        slipped = self.spec.formulas == "code"
-        return ClippedSpikeAndExponential(self.beta) if slipped else SpikeAndExponential(self.beta)
+        return ClippedSpikeAndExponential(self.beta) if self.slipped else SpikeAndExponential(self.beta)
 
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
         zeta, logits, _ = self.relaxed(x, self.spec.samples_k, generator)

@@ -51,7 +51,7 @@ class Model(DiscreteAutoencoder):
     def smoothing(self) -> Smoothing:
         if self.spec.smoothing == "exp":
             return Exponential(self.beta)
-        return OffsetPowerFunction(self.beta) if self.spec.formulas == "code" else PowerFunction(self.beta)
+        return OffsetPowerFunction(self.beta) if self.slipped else PowerFunction(self.beta)
 
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
         zeta, logits, _ = self.relaxed(x, self.spec.samples_k, generator)

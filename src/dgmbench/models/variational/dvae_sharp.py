@@ -81,10 +81,6 @@ class Model(DiscreteAutoencoder):
         return {"posterior.sd": torch.ones(units)} if self.spec.relaxation == "gaussian-integral" else {}
 
     @property
-    def slipped(self) -> bool:
-        return self.spec.formulas == "code"
-
-    @property
     def method(self) -> str:
         return f"dvae#/{self.spec.relaxation}"
 
@@ -127,7 +123,8 @@ class Model(DiscreteAutoencoder):
         self.norm = state.get("norm", self.norm)
 
     def validation_bound(self, x: Tensor) -> tuple[float, float]:
-        self.norm.copy_(torch.linalg.matrix_norm(self.machine.weights.detach(), 2))
+        if self.slipped:
+            self.norm.copy_(torch.linalg.matrix_norm(self.machine.weights.detach(), 2))
         return super().validation_bound(x)
 
     def log_prior(self, zeta: Tensor) -> Tensor:
