@@ -127,6 +127,13 @@ def test_an_evaluations_id_follows_each_part_of_it(change):
     assert replace(evaluation, **change).id != evaluation.id
 
 
+def test_an_evaluation_of_fewer_examples_says_which():
+    every = Evaluation(RUN.id, "importance_weighted", {"k": 1, "examples": None}, "0" * 12)
+    some = replace(every, settings={"k": 1, "examples": 5})
+    assert every.id == short_hash(asdict(every))
+    assert some.id == short_hash({**asdict(some), "rows": "evenly spaced"})
+
+
 def test_a_default_written_out_is_the_same_run():
     from dgmbench.models.registry import model_class
 

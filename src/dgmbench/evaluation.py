@@ -4,7 +4,7 @@ import io
 import math
 import time
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -61,12 +61,13 @@ def evaluate(evaluation: Evaluation, layout: Layout, *, threads: int, progress: 
     else:
         data = _open(manifest, layout)
         model = load_model(manifest, data, layout)
+        data, rows = scored(data, settings)
         work = Workbench(generator_for(device_of(manifest), "evaluate", evaluation.id), progress)
         estimates = _estimate(module, model, data, settings, work, result)
         if estimates is not None:
             split = data.splits[settings.split] if module.METRICS else None  # pictures are of no split
             result["numbers"] = [_number(module, e, split) for e in estimates.numbers]
-            result["files"] = _write_arrays(estimates, split, evaluation, layout)
+            result["files"] = _write_arrays(estimates, split, rows, evaluation, layout)
     result["measured"] = machine.measured(time.monotonic() - started, device_of(manifest), threads)
     files.write_json(layout.evaluation(evaluation.run, evaluation.id), result)
     return result
@@ -90,6 +91,21 @@ def _open(manifest: dict[str, Any], layout: Layout) -> Dataset:
             f"{layout.manifest(run['id'])} to train it again."
         )
     return data
+
+
+def scored(data: Dataset, settings: EstimatorSettings) -> tuple[Dataset, np.ndarray | None]:
+    """The data with only those rows of the scored split that are asked for, and which these are; None for all.
+
+    Where m of n are asked for they are floor((i + 1/2) n / m), i = 0 .. m - 1: a split may be sorted by class or by the
+    image that patches were cut from, and its first rows stand for none but themselves.
+    """
+    split = data.splits.get(settings.split)
+    if split is None or settings.examples is None or settings.examples >= len(split):
+        return data, None
+    rows = (2 * np.arange(settings.examples) + 1) * len(split) // (2 * settings.examples)
+    labels, groups = (None if part is None else np.asarray(part[rows]) for part in (split.labels, split.groups))
+    thinned = replace(split, x=np.asarray(split.x[rows]), labels=labels, groups=groups)
+    return replace(data, splits={**data.splits, settings.split: thinned}), rows
 
 
 def _estimate(
@@ -158,12 +174,15 @@ def _spoken(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_arrays(estimates: Estimates, split: Split | None, evaluation: Evaluation, layout: Layout) -> dict[str, Any]:
+def _write_arrays(
+    estimates: Estimates, split: Split | None, rows: np.ndarray | None, evaluation: Evaluation, layout: Layout
+) -> dict[str, Any]:
     written: dict[str, Any] = {}
     columns = {e.metric: e.per_example for e in estimates.numbers if e.per_example is not None}
     if columns:
         n = max(map(len, columns.values()))
-        frame = pd.DataFrame({"index": np.arange(n, dtype=np.int64), **columns})
+        index = np.arange(n, dtype=np.int64) if rows is None else rows[:n]
+        frame = pd.DataFrame({"index": index, **columns})
         if split.groups is not None:
             frame["group"] = np.asarray(split.groups[:n])
         path = layout.blobs(evaluation.run) / f"{evaluation.id}.parquet"

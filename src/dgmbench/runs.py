@@ -57,9 +57,15 @@ class Evaluation:
     settings: dict[str, Any]
     code: str
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """What the identity is hashed from. Which rows of a split are scored counts where not all of them are."""
+        rows = {} if self.settings.get("examples") is None else {"rows": "evenly spaced"}
+        return asdict(self) | rows
+
     @cached_property
     def id(self) -> str:
-        return short_hash(asdict(self))
+        return short_hash(self.document)
 
 
 @dataclass(frozen=True)

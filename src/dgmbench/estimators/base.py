@@ -20,11 +20,17 @@ Kind = Literal["exact", "lower-bound", "upper-bound", "estimate", "parzen", "sco
 
 
 class EstimatorSettings(BaseModel):
-    """Settings of an estimator. `split` is what it is measured on; anything chosen is chosen on validation."""
+    """Settings of an estimator. `split` is what it is measured on; anything chosen is chosen on validation.
+
+    Where `examples` are asked for, an evaluation hands over data whose split has these rows only, evenly spaced; an
+    estimator that is called by itself scores the first ones.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     split: Literal["train", "validation", "test"] = Field("test", description="Which split is scored.")
-    examples: int | None = Field(None, ge=1, description="Score only the first so many examples; null for all.")
+    examples: int | None = Field(
+        None, ge=1, description="Score only so many examples, evenly spaced over the split; null for all."
+    )
 
 
 @dataclass(frozen=True)
