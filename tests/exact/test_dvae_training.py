@@ -149,6 +149,8 @@ def test_published_sharpness_by_method_structure_and_data():
         (dvae_pp, {"hidden": [0]}, "1 or more"),
         (dvae_pp, {"normalise": False}, "'normalise' is read only with hidden units: leave it out"),
         (dvae_sharp, {"epsilon": 0.1}, "'epsilon' is read only with relaxation: uniform-exp"),
+        (dvae_sharp, {"relaxation": "exp", "formulas": "code"}, "'formulas' is read only with relaxation: power"),
+        (dvae_pp, {"smoothing": "exp", "formulas": "code"}, "changes nothing with smoothing: exp: leave it out"),
         (dvae_sharp, {"margin": 1.0}, "'margin' is read only with relaxation: gaussian-integral"),
         (dvae_sharp, {"relaxation": "gaussian-integral", "mean_field_sweeps": 3}, "leave it out"),
         (dvae, {"relaxation": "power"}, "Extra inputs"),

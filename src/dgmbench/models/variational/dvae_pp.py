@@ -13,10 +13,10 @@ transformations", ICML 2018; Vahdat, Andriyash and Macready, "DVAE#", NeurIPS 20
 (power), where the logits of its first half of the units alone are moved by zeta, as here.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgmbench.models.variational._boltzmann_prior import JointPrior
@@ -38,6 +38,12 @@ class Spec(DiscreteSpec):
     smoothing: Literal["exp", "power"] = Field(
         "power", description="r(zeta given z): two exponential densities on [0, 1], or two power functions."
     )
+
+    @model_validator(mode="after")
+    def _formulas_are_read(self) -> Self:
+        if self.formulas == "code" and self.smoothing == "exp":
+            raise ValueError("'formulas: code' changes nothing with smoothing: exp: leave it out")
+        return self
 
 
 class Model(DiscreteAutoencoder):

@@ -57,10 +57,12 @@ class Spec(DiscreteSpec):
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> Self:
+        integral = self.relaxation == "gaussian-integral"
         for name, read, when in (
+            ("formulas", integral or self.relaxation == "power", "with relaxation: power or gaussian-integral"),
             ("epsilon", self.relaxation == "uniform-exp", "with relaxation: uniform-exp"),
-            ("mean_field_sweeps", self.relaxation != "gaussian-integral", "without relaxation: gaussian-integral"),
-            ("margin", self.relaxation == "gaussian-integral", "with relaxation: gaussian-integral"),
+            ("mean_field_sweeps", not integral, "without relaxation: gaussian-integral"),
+            ("margin", integral, "with relaxation: gaussian-integral"),
         ):
             if not read and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"'{name}' is read only {when}: leave it out")
