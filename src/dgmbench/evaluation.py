@@ -15,7 +15,7 @@ from dgmbench.config import checked
 from dgmbench.data.prepare import open_dataset
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone, UserError
-from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Workbench, evenly_spaced
 from dgmbench.estimators.registry import estimator
 from dgmbench.layout import FORMAT, Layout
 from dgmbench.progress import Progress
@@ -94,15 +94,11 @@ def _open(manifest: dict[str, Any], layout: Layout) -> Dataset:
 
 
 def scored(data: Dataset, settings: EstimatorSettings) -> tuple[Dataset, np.ndarray | None]:
-    """The data with only those rows of the scored split that are asked for, and which these are; None for all.
-
-    Where m of n are asked for they are floor((i + 1/2) n / m), i = 0 .. m - 1: a split may be sorted by class or by the
-    image that patches were cut from, and its first rows stand for none but themselves.
-    """
+    """The data with only those rows of the scored split that are asked for, and which these are; None for all."""
     split = data.splits.get(settings.split)
     if split is None or settings.examples is None or settings.examples >= len(split):
         return data, None
-    rows = (2 * np.arange(settings.examples) + 1) * len(split) // (2 * settings.examples)
+    rows = evenly_spaced(settings.examples, len(split))
     labels, groups = (None if part is None else np.asarray(part[rows]) for part in (split.labels, split.groups))
     thinned = replace(split, x=np.asarray(split.x[rows]), labels=labels, groups=groups)
     return replace(data, splits={**data.splits, settings.split: thinned}), rows

@@ -85,6 +85,16 @@ class Workbench:
         return self.generator.device
 
 
+def evenly_spaced(m: int, n: int) -> np.ndarray:
+    """m of n rows, all of them if m > n: floor((i + 1/2) n / m), i = 0 .. m - 1.
+
+    A split may be sorted by class or by the image that patches were cut from: its first rows stand for none but
+    themselves.
+    """
+    m = min(m, n)
+    return (2 * np.arange(m) + 1) * n // (2 * m)
+
+
 class Estimator(ModuleType):
     """The shape of an estimator's module (for readers and type checkers).
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
-from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench, evenly_spaced
 from dgmbench.models.base import Reconstruction
 
 REQUIRES = Reconstruction
@@ -43,8 +43,8 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: Reconstruction, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The mean cross-entropy, with its Monte Carlo error over chains.
 
-    Arrays: `inputs` and `reconstructions` (count, d), the first examples and the means of their first chains; `fields`
-    (m, d), weights between the pixels and each of the first hidden units; `steps` (1,).
+    Arrays: `inputs` and `reconstructions` (count, d), examples evenly spaced over the split and the means of their
+    first chains; `fields` (m, d), weights between the pixels and each of the first hidden units; `steps` (1,).
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     found, first = [], None
@@ -58,9 +58,9 @@ def estimate(model: Reconstruction, data: Dataset, settings: Settings, bench: Wo
     scores = torch.stack(found)
     per_example = scores.mean(0).cpu().numpy()
     se = math.sqrt(float((scores.var(0) / settings.chains).sum())) / len(x)
-    arrays = {"inputs": x, "reconstructions": first, "fields": model.filters()}
-    counts = {"inputs": settings.count, "reconstructions": settings.count, "fields": settings.fields}
-    shown = {name: array[: counts[name]].detach().float().cpu().numpy() for name, array in arrays.items()}
+    rows = torch.from_numpy(evenly_spaced(settings.count, len(x))).to(x.device)
+    arrays = {"inputs": x[rows], "reconstructions": first[rows], "fields": model.filters()[: settings.fields]}
+    shown = {name: array.detach().float().cpu().numpy() for name, array in arrays.items()}
     return Estimates(
         [Estimate("reconstruction_cross_entropy", float(per_example.mean()), per_example, se)],
         {name: np.ascontiguousarray(array) for name, array in shown.items()} | {"steps": np.array([settings.steps])},
