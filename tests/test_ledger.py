@@ -285,6 +285,9 @@ def test_provenance_finds_a_cell_by_row_or_label_and_names_the_nearest(assembled
     ]
     assert set(found["runs"]) == {seed["run"] for seed in cell["seeds"]}
     run = plan.runs[cell["seeds"][0]["run"]]
+    found["runs"][run.id]["run"]["spec"]["decided_later"] = None
+    assert "decided_later" not in provenance.describe(found)
+    del found["runs"][run.id]["run"]["spec"]["decided_later"]
     assert found["runs"][run.id]["run"] == asdict(run) | {"id": run.id, "dataset_key": run.dataset_key}
     assert provenance.find(results, "demo", "estimators-check", "RBM, 8 hidden", "exact")["cells"]
     text = provenance.describe(found)

@@ -6,7 +6,7 @@ from dgmbench.assemble import paired
 from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record, records, to_csv
-from dgmbench.assemble.order import order_records
+from dgmbench.assemble.order import order_cells, order_records
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
@@ -63,21 +63,15 @@ def assemble_plan(name: str, experiment: Experiment, plan: Plan, results_root: P
         gather(entries, plan, archive, experiment.title, labels), experiment.figure, results / "figures", name
     )
     written.append(results / "provenance" / f"{name}.json")
-    write_json(written[-1], provenance(entries, plan, name, experiment, archive))
+    cells = order_cells(entries, experiment.orders)
+    write_json(written[-1], provenance(entries, plan, name, experiment, archive, cells))
     return written
 
 
 def labels_of(entries: list[Entry]) -> dict[str, str]:
     """Row -> what tables and figures print for it."""
-    return row_labels(
-        (e.row, e.label, {**_dataset_in(e), **({} if e.selected or not e.parameters else e.parameters)})
-        for e in entries
-    )
-
-
-def _dataset_in(entry: Entry) -> dict[str, str]:
-    """The dataset, where the row's identity names it because the experiment has several."""
-    return {"dataset": entry.dataset} if f"dataset={entry.dataset}" in entry.row.split() else {}
+    names = ("row", "label", "dataset", "parameters")
+    return row_labels({name: getattr(e, name) for name in names} | {"selected_from": e.selected} for e in entries)
 
 
 def caption(experiment: Experiment, budget: str) -> str:

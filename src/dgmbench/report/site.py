@@ -36,7 +36,7 @@ STATUSES = {
     "unconverged": "the estimator's own evidence says that more work would move the number",
     "partial": "some seeds failed; the number is the mean of the others",
     "failed": "no seed came out",
-    "refused": "the estimator cannot be applied to this model",
+    "refused": "the estimator cannot be applied to this model, or the number not be computed from what is planned",
     "pending": "not computed yet",
 }
 
@@ -126,8 +126,7 @@ class ExperimentPage:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        cells = self.provenance["cells"].values()
-        return row_labels((c["row"], c["label"], {} if c["selected_from"] else c["parameters"]) for c in cells)
+        return row_labels(self.provenance["cells"].values())
 
     @cached_property
     def view(self) -> View:
