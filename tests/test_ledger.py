@@ -250,6 +250,24 @@ def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):
     assert records["gmm components=4"]["reason"] == ""
 
 
+def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
+    results, plan, archive, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    paths = assemble(*arguments)
+    before = {path: path.read_bytes() for path in paths}
+    (evaluation,) = {
+        e for cell in plan.cells[name] if cell.row == "gaussian" and cell.column == "test" for e in cell.evaluations[:1]
+    }
+    blob = archive.blob(archive.evaluation(plan.evaluations[evaluation].run, evaluation), "per_example")
+    blob.rename(blob.with_suffix(".away"))
+    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--without-files"):
+        assemble(*arguments)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert assemble(*arguments, without_files=True) == paths
+    assert {path.name for path in paths if path.read_bytes() != before[path]} == {f"{name}-paired.csv"}
+
+
 def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     results, _, _, rows = assembled
     experiments = synthetic.experiments()

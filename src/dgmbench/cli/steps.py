@@ -156,8 +156,19 @@ def assemble(
     budget: BudgetFlag = None,
     seeds: SeedsFlag = None,
     only: OnlyFlag = None,
+    without_files: Annotated[
+        bool,
+        typer.Option(
+            "--without-files",
+            help="Go on where large files are not here: figures and paired differences made from them are replaced by "
+            "a line that says so.",
+        ),
+    ] = False,
 ) -> None:
-    """Make the tables, figures and provenance of an experiment from the numbers that are there."""
+    """Make the tables, figures and provenance of an experiment from the numbers that are there.
+
+    Refuses, and writes nothing, where large files that were computed are not on this machine: see `restore`.
+    """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments
 
@@ -169,7 +180,7 @@ def assemble(
     for name in names:
         if name not in known:
             raise UserError(f"no experiment '{name}' under the budget '{params.budget}': {nearest(str(name), known)}")
-        written = assemble_experiment(name, params, experiments)
+        written = assemble_experiment(name, params, experiments, without_files=without_files)
         print(f"{name}: {len(written)} files under results/{params.budget}")
 
 
