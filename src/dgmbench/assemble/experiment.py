@@ -87,9 +87,9 @@ def _absent(name: str, budget: str, absent: list[Path]) -> str:
     files = f"{len(absent)} file{'s' if len(absent) > 1 else ''} (such as {absent[0]})"
     return (
         f"{name}: {files} that its figures and paired differences are made from are not on this machine, so nothing "
-        f"was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has them; or remove the .json "
-        f"of their evaluations below results/{budget}/runs, and `snakemake` makes them again; or add --without-files to "
-        f"`dgmbench assemble {name}`, and what is made from them says that they are missing."
+        f"was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has them; or remove the "
+        f".json of their evaluations below results/{budget}/runs, and `snakemake` makes them again; or add "
+        f"--without-files to `dgmbench assemble {name}`, and what is made from them says that they are missing."
     )
 
 

@@ -191,13 +191,14 @@ def report(budget: BudgetFlag = None, seeds: SeedsFlag = None, only: OnlyFlag = 
     from dgmbench.report.site import build
 
     params, experiments, results = resolved_params(budget, seeds, only), load_experiments(), Path("results")
-    absent = without_tables(results, params, experiments)
+    absent, not_assembled = without_tables(results, params, experiments), {}
     if absent and params.experiments == "all" and len(absent) < len(of_budget(params, experiments)):
         # A clone holds the tables that were committed: its page is about those, as long as no other is asked for.
         print(f"Left out, because nothing of theirs was assembled: {', '.join(absent)}.")
+        not_assembled = {name: experiments[name] for name in absent}
         experiments = {name: experiment for name, experiment in experiments.items() if name not in absent}
     ledger = collect(results, params, experiments)
-    page = build(params, experiments, results)
+    page = build(params, experiments, results, not_assembled)
     print(f"Ledger: {ledger}\nReport: {page}")
 
 
