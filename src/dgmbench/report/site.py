@@ -146,7 +146,9 @@ class ExperimentPage:
 
     @property
     def superseded_note(self) -> str:
-        return note(self.superseded, len(self.provenance["cells"]))
+        """One sentence for all of them that are numbers, or ''."""
+        keys = [ledger.key(row) for row in self.rows]
+        return note({key: self.superseded[key] for key in keys if key in self.superseded}, len(keys))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
