@@ -55,10 +55,11 @@ def test_what_was_superseded_is_named_with_its_size_and_deleted_only_where_it_is
     clean(synthetic.params(), experiments, layout, delete=False)
     said = capsys.readouterr().out
     assert old in said
-    assert "--yes` deletes them" in said
+    assert "1 superseded run, 0.0 MB. Nothing was deleted: " in said
+    assert "--yes` deletes what is listed above" in said
     assert there(layout) == kept | {old}
     clean(synthetic.params(), experiments, layout, delete=True)
-    assert "Deleted: 1 runs, 0.0 MB." in capsys.readouterr().out
+    assert "Deleted: 1 superseded run, 0.0 MB." in capsys.readouterr().out
     assert there(layout) == kept
     assert not layout.blobs(old).exists()
 
@@ -77,7 +78,8 @@ def test_what_a_table_still_shows_is_kept_until_the_table_is_made_anew(project, 
     provenance = layout.results / "provenance" / "patches-check.json"
     files.write_json(provenance, {"runs": {old: {}}})
     clean(synthetic.params(), experiments, layout, delete=True)
-    assert "1 more are kept, because the tables of patches-check still show them" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 superseded run is kept, with or without --yes, because the tables of patches-check still show it" in said
     assert old in there(layout)
     files.write_json(provenance, {"runs": {runs[0].id: {}}})
     clean(synthetic.params(), experiments, layout, delete=True)

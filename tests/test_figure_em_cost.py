@@ -68,10 +68,10 @@ def _style():
         yield
 
 
-def exponents(panel):
+def exponents(panel, expected="exponent"):
     (text,) = panel.texts
     heading, *lines = text.get_text().split("\n")
-    assert heading == "exponent"
+    assert heading == expected
     return {name: tuple(map(float, told.split(" ± "))) for name, told in (line.split(": ") for line in lines)}
 
 
@@ -99,6 +99,21 @@ def test_noisy_powers_are_recovered_within_their_standard_errors():
         for slope, error in exponents(panel).values():
             assert 0 < error < 0.1
             assert abs(slope - law) < 5 * error
+
+
+def test_exponents_that_the_table_has_are_the_ones_written():
+    table = [
+        cell(axis, 0, precision, metric, value, evaluation_name=f"scaling-{axis}", estimator="em_scaling")
+        | {"estimator_se": 0.04, "settings": {"precision": precision}}
+        for axis in LAWS
+        for precision, shift in (("float32", 0.0), ("float64", 0.01))
+        for metric, value in (("exponent", LAWS[axis] - 0.1 + shift), ("peer_exponent", LAWS[axis] + 0.1 + shift))
+    ]
+    figure = em_cost.draw(figure_data(pd.concat([made_up(), pd.DataFrame(table)])), {})
+    for panel, law in zip(figure.axes[:3], LAWS.values()):
+        told = exponents(panel, "exponent, as in the table")
+        wanted = [law - 0.1, law - 0.09, law + 0.1, law + 0.11]
+        assert list(told.values()) == [(pytest.approx(value), 0.04) for value in wanted]
 
 
 def test_points_are_the_cells():

@@ -1,9 +1,11 @@
 """Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
 
 import warnings
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 import synthetic_results as synthetic
 
@@ -98,6 +100,18 @@ def test_bars_have_one_panel_for_each_kind(figure_data):
     assert all("[nats]" in axes.get_xlabel() for axes in figure.axes)
 
 
+def test_bars_show_published_bounds_beside_likelihoods(figure_data):
+    data = figure_data["estimators-check"]
+    own = data.cells[data.cells["metric"] == "log_likelihood"].iloc[:1]
+    bounds = pd.concat([own.assign(metric="bound", published=p, row=f"b{i}") for i, p in enumerate((-84.62, np.nan))])
+    cells = pd.concat([own, bounds], ignore_index=True)
+    (axes,) = likelihood_bars.draw(replace(data, cells=cells), {}).axes
+    assert [tick.get_text().split(" · ")[-1] == "bound" for tick in axes.get_yticklabels()] == [False, True]
+    assert axes.get_xlabel().startswith("log likelihood or bound on it [nats]")
+    (axes,) = likelihood_bars.draw(replace(data, cells=cells), {"metric": "bound"}).axes
+    assert len(axes.get_yticks()) == 2
+
+
 def test_training_curves_leave_out_closed_forms(figure_data):
     figure = training.draw(figure_data["estimators-check"], {})
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
@@ -105,6 +119,11 @@ def test_training_curves_leave_out_closed_forms(figure_data):
     drawn = [axes for axes in figure.axes if axes.lines]
     assert all("[" in label for label in labelled(drawn))
     assert "objective [nats]" in {axes.get_ylabel() for axes in drawn}
+    assert not any(axes.get_legend() for axes in figure.axes)
+    (legend,) = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"RBM, 8 hidden", "VAE"}
+    styles = {(line.get_color(), line.get_linestyle()) for axes in drawn for line in axes.lines}
+    assert len(styles) == 2
 
 
 def test_dropped_pixel_of_a_patch_is_minus_the_sum_of_the_others():

@@ -49,6 +49,15 @@ def test_kinds_have_panels_of_their_own():
     assert axes[0].get_xscale() == "linear"
 
 
+def test_the_legend_names_the_lines_of_every_panel():
+    cells = [
+        {"parameters": {"n": 1}, "obtained": 1.0, "label": "one"},
+        {"parameters": {"n": 1}, "obtained": 1.0, "label": "other", "kind": "exact"},
+    ]
+    (legend,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
+
+
 def test_what_is_missing_is_said():
     cells = [{"parameters": {"n": 1}, "obtained": np.nan}]
     (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).axes

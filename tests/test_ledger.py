@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 import synthetic_results as synthetic
 
+from dgmbench import runs
 from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
@@ -250,6 +251,54 @@ def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):
     assert records["gmm components=4"]["reason"] == ""
 
 
+def test_numbers_of_earlier_code_or_settings_say_so(assembled, monkeypatch):
+    results, _, _, _ = assembled
+    experiments, root = synthetic.experiments(), results.parent / "data"
+    for name in experiments:
+        assemble(name, synthetic.params(), experiments, results, root)
+    path = ledger.collect(results, synthetic.params(seeds=1), experiments)
+    assert not any(record["status"] == "superseded" for record in ledger.read_csv(path))
+    metrics = (results / "demo" / "metrics.json").read_bytes()
+    ais = runs.estimator_module("ais")
+    monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "n3w" if ais in modules else "c0de")
+    experiments["patches-check"].rows["gmm"].spec["ridge"] = 0.5
+    ledger.collect(results, synthetic.params(), experiments)
+    old = [record for record in ledger.read_csv(path) if record["status"] == "superseded"]
+    assert {(r["experiment"], r["column"].split()[0], r["row"].split()[0]) for r in old} == {
+        ("estimators-check", "ais", "rbm"),
+        *(("patches-check", split, row) for split in ("train", "validation", "test") for row in ("gmm", "gmm-best")),
+    }
+    unconverged = next(r for r in old if "not converged" in r["reason"])
+    assert unconverged["reason"].startswith(
+        "made by earlier code or settings, commit 0123456789ab; the estimator has not"
+    )
+    assert next(r for r in old if r["row"] == "gmm-best")["verdict"] != "pending"
+    summary = (results / "demo" / "ledger.md").read_text()
+    assert re.search(
+        r"- patches-check: \d+ of \d+ cells were made by earlier code or settings, commit 0123456789ab\.\n", summary
+    )
+    assert f"- patches-check: {sum(r['experiment'] == 'patches-check' for r in old)} of " in summary
+    assert (results / "demo" / "metrics.json").read_bytes() == metrics
+
+
+def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
+    results, plan, archive, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    paths = assemble(*arguments)
+    before = {path: path.read_bytes() for path in paths}
+    (evaluation,) = {
+        e for cell in plan.cells[name] if cell.row == "gaussian" and cell.column == "test" for e in cell.evaluations[:1]
+    }
+    blob = archive.blob(archive.evaluation(plan.evaluations[evaluation].run, evaluation), "per_example")
+    blob.rename(blob.with_suffix(".away"))
+    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--without-files"):
+        assemble(*arguments)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert assemble(*arguments, without_files=True) == paths
+    assert {path.name for path in paths if path.read_bytes() != before[path]} == {f"{name}-paired.csv"}
+
+
 def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     results, _, _, rows = assembled
     experiments = synthetic.experiments()
@@ -285,6 +334,9 @@ def test_provenance_finds_a_cell_by_row_or_label_and_names_the_nearest(assembled
     ]
     assert set(found["runs"]) == {seed["run"] for seed in cell["seeds"]}
     run = plan.runs[cell["seeds"][0]["run"]]
+    found["runs"][run.id]["run"]["spec"]["decided_later"] = None
+    assert "decided_later" not in provenance.describe(found)
+    del found["runs"][run.id]["run"]["spec"]["decided_later"]
     assert found["runs"][run.id]["run"] == asdict(run) | {"id": run.id, "dataset_key": run.dataset_key}
     assert provenance.find(results, "demo", "estimators-check", "RBM, 8 hidden", "exact")["cells"]
     text = provenance.describe(found)

@@ -5,26 +5,30 @@ import math
 import pytest
 from scipy.stats import spearmanr
 
+from dgmbench.assemble import ledger
 from dgmbench.assemble.entries import Entry
-from dgmbench.assemble.order import order_records, rank_correlation
+from dgmbench.assemble.order import order_cells, order_records, rank_correlation
 from dgmbench.assemble.outcomes import DONE, Outcome
+from dgmbench.assemble.provenance import describe, find
 from dgmbench.assemble.published import Published
 from dgmbench.config import OrderPlan, checked, load_experiments
 from dgmbench.errors import UserError
+from dgmbench.files import write_json
 
 ORDER = OrderPlan(title="three methods, K = 1", evaluation="bound", rows=["a", "b", "c"], where={"k": 1})
 
 
 def entry(
-    row: str, value: float | None, published: float, k: int = 1, kind: str = "estimate", se: float = 0.0
+    row: str, value: float | None, published: float, k: int = 1, kind: str = "estimate", se: float = 0.0, **changes
 ) -> Entry:
     words = {"estimator": "e", "unit": "nats", "kind": "estimate", "better": "higher", "description": ""}
-    number = {"value": value, "estimator_se": se, "test_se": 5.0}
+    number = {"value": value, "estimator_se": se, "test_se": 5.0, "converged": changes.pop("converged", None)}
     outcome = Outcome("r" + row, "e", DONE if value is not None else "pending", "", number if value is not None else {})
     return Entry(
         experiment="x", row=f"{row} k={k}", row_name=row, label=row, column="bound", evaluation_name="bound",
-        metric="log_likelihood", dataset="d", model="m", variant="", parameters={"k": k}, settings={}, control=False,
-        protocol="", outcomes=(outcome,), published=Published(published, None, kind, 1.0, "", ""), **words,
+        metric="log_likelihood", dataset=changes.pop("dataset", "d"), model="m", variant="", parameters={"k": k},
+        settings={}, control=False, protocol="", outcomes=(outcome,),
+        published=Published(published, None, kind, 1.0, "", ""), **words, **changes,
     )  # fmt: skip
 
 
@@ -55,15 +59,47 @@ def test_only_rows_of_the_order_count():
 
 def test_an_incomplete_order_says_what_is_missing():
     good = [entry("a", -3, -30), entry("b", -2, -20)]
-    for rows, said in (
-        ([*good, entry("c", None, -10)], "1 of 3 rows have no number yet: c k=1"),
-        (good, "2 rows have a published number"),
-        ([*good, entry("c", -1, -10, kind="exact")], "another kind of number: c k=1"),
+    for rows, status, said in (
+        ([*good, entry("c", None, -10)], "pending", "1 of 3 rows have no number yet: c k=1"),
+        (good, "refused", "not computed: this budget has 2 rows with a published number, and an order needs 3"),
+        ([*good, entry("c", -1, -10, kind="exact")], "refused", "another kind of number: c k=1"),
     ):
         (record,) = order_records(rows, [ORDER])
         assert record["obtained"] is None
-        assert record["status"] == "pending"
+        assert record["status"] == status
         assert said in record["reason"]
+
+
+def test_an_order_says_what_its_rows_say():
+    rows = [
+        entry("a", -3, -30, differs="other data"),
+        entry("b", -2, -20, converged=False),
+        entry("c", -1, -10, converged=True),
+    ]
+    (record,) = order_records(rows, [ORDER])
+    assert (record["obtained"], record["status"], record["verdict"]) == (1, "unconverged", "protocol differs")
+    assert record["converged"] is False
+    assert record["reason"] == "protocol differs: a k=1 (other data); b k=1 is unconverged"
+
+
+def test_an_order_can_be_opened(tmp_path):
+    rows = [entry("a", -3, -30), entry("b", -2, -20), entry("c", -1, -25)]
+    (record,), cells = order_records(rows, [ORDER]), order_cells(rows, [ORDER])
+    assert list(cells) == [ledger.key(record)]
+    runs = {i.run: {"run": {"dataset_key": "d-1"}} for e in rows for i in e.outcomes}
+    whole = {"experiment": "x", "budget": "demo", "title": "T", "cells": cells, "runs": runs}
+    whole |= {"evaluations": {"e": {}}, "datasets": {"d-1": None}}
+    write_json(tmp_path / "demo" / "provenance" / "x.json", whole)
+    found = find(tmp_path, "demo", "x", ORDER.title, "bound")
+    assert set(found["runs"]) == set(runs)
+    said = describe(found | {"runs": {}, "evaluations": {}})
+    assert "of b k=1: −2, published -20 (" in said
+    assert "0.5" in said
+
+
+def test_orders_of_several_datasets_have_rows_of_their_own():
+    rows = [entry(name, -1.0, -1.0, dataset=dataset) for dataset in ("d", "f") for name in ("a", "b", "c")]
+    assert [r["row"] for r in order_records(rows, [ORDER])] == [f"{ORDER.title}, d", f"{ORDER.title}, f"]
 
 
 def test_an_order_of_unknown_rows_is_refused():

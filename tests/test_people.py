@@ -47,7 +47,20 @@ def test_plan_counts_runs_and_says_what_it_cannot_predict(capsys, monkeypatch, t
     shown = capsys.readouterr().out
     assert f"{len(plan.runs)} runs (0 complete)" in shown
     jobs = len(plan.runs) + len(plan.evaluations)
-    assert f"{jobs} jobs have no measurement to predict from" in shown
+    assert f"Predicted: unknown; {jobs} jobs have no measurement to predict from" in shown
+    assert "0.0 s" not in shown
+
+
+def test_plan_names_experiment_row_and_grid_of_every_run():
+    from dgmbench.config import load_experiments
+    from dgmbench.runs import make_plan
+
+    plan = make_plan(Params(budget="smoke"), load_experiments())
+    names = people._rows_of_runs(plan)
+    assert names.keys() == plan.runs.keys()
+    told = {name for each in names.values() for name in each.split("; ")}
+    assert {"patch-likelihood: gmm components=1", "patch-likelihood: gmm components=3"} <= told
+    assert told == {f"{cell.experiment}: {cell.row}" for cells in plan.cells.values() for cell in cells}
 
 
 @pytest.mark.parametrize("name", ["9lives", "My-Model", "class", "rbm"])

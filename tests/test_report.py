@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 import synthetic_results as synthetic
 
+from dgmbench import runs
 from dgmbench.assemble import ledger
 from dgmbench.assemble.experiment import assemble
 from dgmbench.errors import UserError
@@ -107,6 +109,26 @@ def test_page_says_what_failed_and_what_numbers_mean(built):
         "Mixtures of Patches & Co.",
     ):
         assert expected in text
+
+
+def test_page_names_what_it_leaves_out_and_what_was_superseded(built, monkeypatch, tmp_path):
+    synthetic.stand_ins(monkeypatch)
+    results = shutil.copytree(built[0], tmp_path / "results")
+    experiments = synthetic.experiments()
+    only_paper = experiments["patches-check"].model_copy(
+        update={"title": "For a cluster", "budgets": {"paper": experiments["patches-check"].budgets["demo"]}}
+    )
+    monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "n3w")
+    waiting = {"waiting": only_paper.model_copy(update={"title": "Waiting"})}
+    path = build(synthetic.params(), experiments | {"clustered": only_paper}, results, waiting)
+    page = Page()
+    page.feed(path.read_text())
+    text = " ".join(" ".join(page.text).split())
+    assert "For a cluster clustered has no budget demo, only paper" in text
+    assert "Waiting waiting nothing of it has been assembled here yet" in text
+    assert "cells were made by earlier code or settings, commit 0123456789ab." in text
+    cells = json.loads(page.scripts[0])["estimators-check"]["cells"]
+    assert {cell["status"] for cell in cells.values()} == {"superseded"}
 
 
 def test_embedded_json_cannot_end_its_script():

@@ -129,7 +129,23 @@ def test_latex_is_plain_and_balanced():
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {2}
 
 
-def test_labels_name_the_grid_only_where_it_tells_rows_apart():
-    cells = [("g c=1", "GMM", {"c": 1}), ("g c=2", "GMM", {"c": 2}), ("r", "RBM", {"hidden": 3})]
-    assert row_labels(cells) == {"g c=1": "GMM, c 1", "g c=2": "GMM, c 2", "r": "RBM"}
-    assert row_labels([("a", "same", {}), ("b", "same", {})]) == {"a": "a", "b": "b"}
+def labelled(row, label, chosen=(), dataset="digits", **parameters):
+    return {"row": row, "label": label, "dataset": dataset, "parameters": parameters, "selected_from": list(chosen)}
+
+
+def test_labels_name_the_grid_even_of_one_value_and_what_a_selection_chose():
+    cells = [
+        labelled("g c=1", "GMM", c=1),
+        labelled("g c=2", "GMM", c=2),
+        labelled("r hidden_units=3", "RBM", hidden_units=3),
+    ]
+    cells += [labelled("best", "GMM, chosen", ["g c=1: 0", "g c=2: 1"], c=2), labelled("plain", "Plain")]
+    assert row_labels(cells) == {
+        "g c=1": "GMM, c 1",
+        "g c=2": "GMM, c 2",
+        "r hidden_units=3": "RBM, hidden units 3",
+        "best": "GMM, chosen: c 2",
+        "plain": "Plain",
+    }
+    assert row_labels([labelled("g dataset=usps", "GMM", dataset="usps")]) == {"g dataset=usps": "GMM, dataset usps"}
+    assert row_labels([labelled("a", "same"), labelled("b", "same")]) == {"a": "a", "b": "b"}

@@ -1,6 +1,7 @@
-"""Runs that no experiment asks for any more: a spec, the data or the meaning of the code has moved on since.
+"""Superseded runs: no experiment asks for them any more, as a spec, the data or the meaning of the code has moved on.
 
-A run counts as asked for whatever its seed and device: those are chosen for a machine, and not superseded.
+A run counts as asked for whatever its seed and device: those are chosen for a machine, and not superseded. A superseded
+run that a table still shows is kept.
 """
 
 import re
@@ -39,8 +40,10 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
     if free:
         rows = [(*_described(x), f"{x.bytes / 1e6:,.1f} MB", ", ".join(map(str, x.folders))) for x in free]
         heading = ("run", "model", "dataset", "seed", "size", "folders")
-        console().print(table(f"Runs that no experiment of the budget {params.budget} asks for", heading, rows))
-    total = f"{len(free)} runs, {sum(x.bytes for x in free) / 1e6:,.1f} MB"
+        console().print(
+            table(f"Superseded runs of the budget {params.budget}: no experiment asks for them", heading, rows)
+        )
+    total = f"{len(free)} superseded run{'' if len(free) == 1 else 's'}, {sum(x.bytes for x in free) / 1e6:,.1f} MB"
     if not free:
         print(f"Every run of the budget {params.budget} is asked for, or shown by a table: there is nothing to delete.")
     elif delete:
@@ -48,12 +51,16 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
             shutil.rmtree(folder)
         print(f"Deleted: {total}.")
     else:
-        print(f"{total}: `dgmbench clean --budget {params.budget} --yes` deletes them.")
+        print(
+            f"{total}. Nothing was deleted: `dgmbench clean --budget {params.budget} --yes` deletes what is listed "
+            "above, and nothing else."
+        )
     if kept:
         names = ", ".join(sorted({name for x in kept for name in x.shown}))
         print(
-            f"{len(kept)} more are kept, because the tables of {names} still show them: `snakemake` makes the tables "
-            "of what is asked for now."
+            f"{len(kept)} superseded run{' is' if len(kept) == 1 else 's are'} kept, with or without --yes, because "
+            f"the tables of {names} still show {'it' if len(kept) == 1 else 'them'}: once `snakemake` has made these "
+            "tables anew, `clean` lists what they no longer show."
         )
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from dgmbench.config import Params, load_experiments
 from dgmbench.errors import UserError
+
+if TYPE_CHECKING:
+    from dgmbench.runs import Plan
 
 
 def console() -> Console:
@@ -126,15 +129,25 @@ def _facts(certificate: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def _rows_of_runs(plan: "Plan") -> dict[str, str]:
+    """Run -> `experiment: row` with the values of its grid, of every table that it is trained for."""
+    names: dict[str, dict[str, None]] = {run: {} for run in plan.runs}
+    for cells in plan.cells.values():
+        for cell in cells:
+            for run in cell.runs:
+                names[run].setdefault(f"{cell.experiment}: {cell.row}")
+    return {run: "; ".join(found) for run, found in names.items()}
+
+
 def show_plan(params: Params) -> None:
-    """Runs and evaluations to do, and what they will cost by what earlier ones measured."""
+    """Runs and evaluations to do, by experiment and row, and what they will cost by what earlier ones measured."""
     from dgmbench.format import duration
     from dgmbench.layout import Layout
     from dgmbench.predict import Costs
     from dgmbench.runs import Evaluation, make_plan
 
     plan, layout = make_plan(params, load_experiments()), Layout(params.budget)
-    costs = Costs.measured(Path("results"))
+    costs, names = Costs.measured(Path("results")), _rows_of_runs(plan)
     rows, unknown = [], 0
     total_seconds, peak, disk = 0.0, 0.0, 0.0
     missing_of: dict[str, list[Evaluation]] = {identity: [] for identity in plan.runs}
@@ -153,18 +166,33 @@ def show_plan(params: Params) -> None:
         memory, size = max((p.memory_mb for p in known), default=0.0), sum(p.bytes for p in known)
         total_seconds, peak, disk = total_seconds + seconds, max(peak, memory), disk + size
         what = "evaluate" if trained else "train"
-        basis = "not known" if not known else "/".join(sorted({p.basis for p in known}))
+        basis = "nothing measured" if not known else "/".join(sorted({p.basis for p in known}))
         more = "at least " if len(known) < len(predictions) else ""
-        cost = (more + duration(seconds), f"{memory:,.0f} MB", f"{size / 1e6:,.1f} MB") if known else ("?", "?", "?")
-        rows.append((run.id, run.model, run.dataset, run.seed, what, len(missing), *cost, basis))
+        cost = (more + duration(seconds), f"{memory:,.0f} MB", f"{size / 1e6:,.1f} MB") if known else ("unknown",) * 3
+        rows.append((names[run.id], run.id, run.model, run.dataset, run.seed, what, len(missing), *cost, basis))
     out = console()
-    heading = ("run", "model", "dataset", "seed", "to do", "evaluations", "time", "memory", "disk", "predicted from")
+    heading = (
+        "experiment: row",
+        "run",
+        "model",
+        "dataset",
+        "seed",
+        "to do",
+        "evaluations",
+        "time",
+        "memory",
+        "disk",
+        "predicted from",
+    )
     out.print(table(f"To do under the budget {params.budget}", heading, rows))
     done = len(plan.runs) - len(rows)
-    at_least = "at least " if unknown else ""
+    predicted = (
+        f"{'at least ' if unknown else ''}{duration(total_seconds)} of one job after another, {peak:,.0f} MB for "
+    )
+    predicted += f"the largest, {disk / 1e6:,.1f} MB of disk"
+    if unknown and not total_seconds:
+        predicted = "unknown"
     print(
         f"{len(plan.experiments)} experiments, {len(plan.runs)} runs ({done} complete), {len(plan.evaluations)} "
-        f"evaluations. Predicted: {at_least}{duration(total_seconds)} of one job after another, "
-        f"{peak:,.0f} MB for the largest, {disk / 1e6:,.1f} MB of disk; "
-        f"{unknown} jobs have no measurement to predict from."
+        f"evaluations. Predicted: {predicted}; {unknown} jobs have no measurement to predict from."
     )

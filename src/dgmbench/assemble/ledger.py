@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.superseded import marked, note, superseded
 from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
-from dgmbench.runs import PICTURE
+from dgmbench.runs import PICTURE, make_plan
 
 COLUMNS = (
     *("experiment", "dataset", "model", "variant", "metric", "unit", "kind"),
@@ -112,7 +113,8 @@ def collect(results_root: Path, params: Params, experiments: dict[str, Experimen
     """Write ledger.csv, metrics.json and ledger.md from the tables of one budget; return ledger.csv's path.
 
     metrics.json nests experiment -> "row | column | metric" -> obtained, done cells alone, for comparisons
-    between commits. ledger.md counts the verdicts and leads to the tables and figures.
+    between commits. ledger.md counts the verdicts and leads to the tables and figures. Both ledgers say which numbers
+    are superseded.
 
     Raises:
         UserError: an experiment has not been assembled.
@@ -120,7 +122,6 @@ def collect(results_root: Path, params: Params, experiments: dict[str, Experimen
     results = Path(results_root) / params.budget
     tables = {name: read_csv(table_path(results, name)) for name in of_budget(params, experiments)}
     path = results / "ledger.csv"
-    write_text(path, to_csv(record for rows in tables.values() for record in rows))
     write_json(
         results / "metrics.json",
         {
@@ -128,13 +129,20 @@ def collect(results_root: Path, params: Params, experiments: dict[str, Experimen
             for name, rows in tables.items()
         },
     )
-    write_text(results / "ledger.md", summary(tables, params.budget))
+    plan = make_plan(params, experiments)
+    old = {name: superseded(results, name, plan) for name in tables}
+    # A picture's cell is no row of a table.
+    old = {name: {key(r): old[name][key(r)] for r in rows if key(r) in old[name]} for name, rows in tables.items()}
+    told = {name: [marked(record, old[name].get(key(record))) for record in rows] for name, rows in tables.items()}
+    write_text(path, to_csv(record for rows in told.values() for record in rows))
+    notes = {name: note(old[name], len(rows)) for name, rows in tables.items()}
+    write_text(results / "ledger.md", summary(told, params.budget, notes))
     return path
 
 
-def summary(tables: dict[str, list[Record]], budget: str) -> str:
-    """Counts of verdicts by experiment, as a Markdown table whose names lead to the tables and figures beside it, and
-    the cells that did not come out."""
+def summary(tables: dict[str, list[Record]], budget: str, superseded_notes: dict[str, str]) -> str:
+    """Counts of verdicts by experiment, as a Markdown table whose names lead to the tables and figures beside it, what
+    is superseded, and the cells that did not come out."""
     lines = [
         f"# Ledger, budget {budget}",
         "",
@@ -152,6 +160,9 @@ def summary(tables: dict[str, list[Record]], budget: str) -> str:
         lines.append(f"| [{name}](tables/{name}.md) | {len(rows)} | {_counts(counts)} | {pictures} |")
     if len(tables) > 1:
         lines.append(f"| all | {total.total()} | {_counts(total)} | |")
+    if any(superseded_notes.values()):
+        lines += ["", "Superseded numbers, which stand until `snakemake` makes their tables anew:", ""]
+        lines += [f"- {name}: {said}." for name, said in superseded_notes.items() if said]
     troubled = [r for rows in tables.values() for r in rows if r["status"] in ("failed", "refused", "partial")]
     if troubled:
         lines += ["", "Cells that did not come out whole:", ""]

@@ -27,10 +27,14 @@ class Outcome:
 
 
 class Archive:
-    """The files that training and evaluation left for one budget, each read once."""
+    """The files that training and evaluation left for one budget, each read once.
+
+    `absent` are the large files that were asked for, that a file of an evaluation declares, and that are not here.
+    """
 
     def __init__(self, results: Path, data_root: Path):
         self.results, self.data_root = results, data_root
+        self.absent: list[Path] = []
         self._json: dict[Path, dict[str, Any] | None] = {}
 
     def manifest(self, run: str) -> dict[str, Any] | None:
@@ -51,7 +55,10 @@ class Archive:
         if not entry:
             return None
         path = Path(entry["path"])
-        return self.data_root.joinpath(*path.parts[1:]) if path.parts[0] == "data" else path
+        path = self.data_root.joinpath(*path.parts[1:]) if path.parts[0] == "data" else path
+        if not path.is_file() and path not in self.absent:
+            self.absent.append(path)
+        return path
 
     def outcome(self, run: str, evaluation: str, metric: str) -> Outcome:
         """The number of one seed, or its status with a reason. A file that is not there yet is `pending`."""

@@ -17,11 +17,19 @@ FORMAT = 1
 
 
 def provenance(
-    entries: Iterable[Entry], plan: Plan, name: str, experiment: Experiment, archive: Archive
+    entries: Iterable[Entry],
+    plan: Plan,
+    name: str,
+    experiment: Experiment,
+    archive: Archive,
+    made_from: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Everything behind one experiment's cells, keyed "row | column | metric".
 
     Runs, evaluations and datasets are written once and named by the cells that use them.
+
+    Args:
+        made_from: cells that are made from other cells, which stand under `inputs`.
     """
     entries = list(entries)
     used_runs = {outcome.run for entry in entries for outcome in entry.outcomes}
@@ -31,7 +39,7 @@ def provenance(
         "experiment": name,
         "budget": plan.budget,
         "title": experiment.title,
-        "cells": {entry.key: _cell(entry) for entry in entries},
+        "cells": {entry.key: _cell(entry) for entry in entries} | (made_from or {}),
         "runs": {run: _run(plan, archive, run) for run in sorted(used_runs)},
         "evaluations": {
             outcome.evaluation: _evaluation(plan, archive, outcome) for entry in entries for outcome in entry.outcomes
@@ -111,8 +119,8 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
         known = {c["column"] for c in rows} if not metric else {f"{c['column']} | {c['metric']}" for c in rows}
         asked = f"{column} | {metric}" if metric else column
         raise UserError(f"row '{row}' of experiment {experiment} has no column '{asked}': {nearest(asked, known)}")
-    runs = {seed["run"] for cell in chosen for seed in cell["seeds"]}
-    evaluations = {seed["evaluation"] for cell in chosen for seed in cell["seeds"]}
+    runs = {run for cell in chosen for run in used_by(cell)[0]}
+    evaluations = {evaluation for cell in chosen for evaluation in used_by(cell)[1]}
     datasets = {whole["runs"][run]["run"]["dataset_key"] for run in runs}
     return {
         **{k: whole[k] for k in ("experiment", "budget", "title")},
@@ -121,6 +129,15 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
         "evaluations": {e: whole["evaluations"][e] for e in sorted(evaluations)},
         "datasets": {key: whole["datasets"][key] for key in sorted(datasets)},
     }
+
+
+def used_by(cell: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The runs and the evaluations of a cell, or of those that it is made from."""
+    inputs = cell.get("inputs", ())
+    return (
+        [*(seed["run"] for seed in cell["seeds"]), *(run for i in inputs for run in i["runs"])],
+        [*(seed["evaluation"] for seed in cell["seeds"]), *(e for i in inputs for e in i["evaluations"])],
+    )
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -147,7 +164,8 @@ def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
         yield f"  bits per pixel   {bits:.4f}: {cell['bits_convention']}"
     yield f"  over test        ± {spread(cell['test_se'])}"
     yield f"  over estimator   ± {spread(cell['estimator_se'])}"
-    yield f"  over seeds       sd {spread(cell['seed_sd'])}, {cell['n_seeds']} of {len(cell['seeds'])} seeds"
+    of_seeds = f"{cell['n_seeds']} of {len(cell['seeds'])} seeds" if cell["seeds"] else f"{cell['n_seeds']} of each row"
+    yield f"  over seeds       sd {spread(cell['seed_sd'])}, {of_seeds}"
     yield f"  status           {cell['status']}" + (f": {cell['reason']}" if cell["reason"] else "")
     yield f"  verdict          {cell['verdict']}"
     if cell["protocol"]:
@@ -160,6 +178,9 @@ def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
         yield f"  differs          {cell['differs']}"
     if cell["selected_from"]:
         yield f"  chosen among     {'; '.join(cell['selected_from'])}"
+    for made_from in cell.get("inputs", ()):
+        obtained = number(made_from["obtained"], [made_from["uncertainty"]])
+        yield f"  of {made_from['row']}: {obtained}, published {made_from['published']:g} ({made_from['verdict']})"
     for index, seed in enumerate(cell["seeds"]):
         said = seed.get("value") if seed["status"] == "done" else f"{seed['status']}: {seed['reason']}"
         yield f"  seed {index}           {said}  run {seed['run']}, evaluation {seed['evaluation']}"
@@ -173,7 +194,7 @@ def _describe_cell(cell: dict[str, Any]) -> Iterator[str]:
 def _describe_run(record: dict[str, Any]) -> Iterator[str]:
     run = record["run"]
     yield f"run {run['id']}: model {run['model']}, seed {run['seed']}"
-    yield f"  spec             {_inline(run['spec'])}"
+    yield f"  spec             {_inline(_set(run['spec']))}"
     yield f"  data             {run['dataset_key']}, certificate {record['certificate_sha256'] or 'unknown'}"
     yield f"  code             {run['code']}"
     if record["steps"] is not None:
@@ -186,7 +207,7 @@ def _describe_run(record: dict[str, Any]) -> Iterator[str]:
 def _describe_evaluation(record: dict[str, Any]) -> Iterator[str]:
     evaluation = record["evaluation"]
     yield f"evaluation of run {evaluation['run']}: estimator {evaluation['estimator']}, code {evaluation['code']}"
-    yield f"  settings         {_inline(evaluation['settings'])}"
+    yield f"  settings         {_inline(_set(evaluation['settings']))}"
     yield from _describe_measured(record["measured"])
     for name, file in (record["files"] or {}).items():
         yield f"  {name:<16} {file['path']}, sha256 {file['sha256']}"
@@ -211,6 +232,11 @@ def _describe_certificate(certificate: dict[str, Any] | None) -> list[str]:
     for name, split in (certificate.get("splits") or {}).items():
         lines.append(f"{name:<16} {_inline(split) if isinstance(split, dict) else split}")
     return lines
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what is null: the model or the estimator decides these where it runs, and None is not what it took."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _inline(values: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from dgmbench.assemble.ledger import Record
 from dgmbench.assemble.verdict import NOT_PUBLISHED, PENDING
@@ -151,17 +152,19 @@ def _cell(record: Record | None, notes: list[str]) -> TableCell:
     return TableCell(record, [notes.index(note) + 1])
 
 
-def row_labels(entries: Iterable[tuple[str, str, dict]]) -> dict[str, str]:
-    """Row -> label, with the grid's values where several rows would print the same label.
+def row_labels(cells: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Row -> label with the grid's values, of which a selection's are those that were chosen.
 
     Args:
-        entries: (row, label, parameters) of every cell.
+        cells: of every cell its `row`, `label`, `dataset`, `parameters` of the grid, and `selected_from`, which is not
+            empty for a selection. The dataset is printed where the row's identity names it.
     """
-    unique = {row: (label, parameters) for row, label, parameters in entries}
-    printed = [label for label, _ in unique.values()]
     labels = {}
-    for row, (label, parameters) in unique.items():
-        shown = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in parameters.items())
-        labels[row] = f"{label}, {shown}" if shown and printed.count(label) > 1 else label
+    for cell in cells:
+        row, label = cell["row"], cell["label"]
+        several = f"dataset={cell['dataset']}" in row.split()
+        values = {**({"dataset": cell["dataset"]} if several else {}), **cell["parameters"]}
+        shown = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        labels[row] = f"{label}{':' if cell['selected_from'] else ','} {shown}" if shown else label
     ambiguous = {label for label in labels.values() if list(labels.values()).count(label) > 1}
     return {row: row if label in ambiguous else label for row, label in labels.items()}

@@ -36,8 +36,17 @@ def why(
 ) -> None:
     """Where a number comes from: estimator, settings, runs, spec, certificate, commit, machine."""
     from dgmbench.assemble.provenance import describe, find
+    from dgmbench.assemble.superseded import marked, superseded_cells
+    from dgmbench.config import load_experiments
+    from dgmbench.runs import make_plan
 
-    print(describe(find(Path("results"), resolved_params(budget).budget, experiment, row, column)))
+    params, experiments = resolved_params(budget), load_experiments()
+    found = find(Path("results"), params.budget, experiment, row, column)
+    if experiment in experiments and params.budget in experiments[experiment].budgets:
+        plan = make_plan(params.model_copy(update={"experiments": [experiment]}), experiments)
+        old = superseded_cells(found, experiment, plan)
+        found["cells"] = {key: marked(cell, old.get(key)) for key, cell in found["cells"].items()}
+    print(describe(found))
 
 
 def new(
@@ -69,9 +78,15 @@ def new(
 def clean(
     budget: BudgetFlag = None,
     seeds: SeedsFlag = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete what is named.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is deleted.")] = False,
 ) -> None:
-    """Name the runs that no experiment of a budget asks for any more, with their sizes; delete them with --yes."""
+    """List superseded runs of a budget, with their sizes, and delete them only with --yes.
+
+    Superseded is a run that no experiment asks for any more, because its settings, its data or the meaning of its code
+    have changed since. Kept, always: runs that are asked for, whatever their seed and device, and superseded ones that
+    a table still shows. What is deleted of a run is its folder under results/BUDGET/runs, data/runs/BUDGET and
+    work/BUDGET.
+    """
     from dgmbench.cleaning import clean as clean_runs
     from dgmbench.config import load_experiments
     from dgmbench.layout import Layout

@@ -156,8 +156,19 @@ def assemble(
     budget: BudgetFlag = None,
     seeds: SeedsFlag = None,
     only: OnlyFlag = None,
+    without_files: Annotated[
+        bool,
+        typer.Option(
+            "--without-files",
+            help="Go on where large files are not here: figures and paired differences made from them are replaced by "
+            "a line that says so.",
+        ),
+    ] = False,
 ) -> None:
-    """Make the tables, figures and provenance of an experiment from the numbers that are there."""
+    """Make the tables, figures and provenance of an experiment from the numbers that are there.
+
+    Refuses, and writes nothing, where large files that were computed are not on this machine: see `restore`.
+    """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments
 
@@ -169,7 +180,7 @@ def assemble(
     for name in names:
         if name not in known:
             raise UserError(f"no experiment '{name}' under the budget '{params.budget}': {nearest(str(name), known)}")
-        written = assemble_experiment(name, params, experiments)
+        written = assemble_experiment(name, params, experiments, without_files=without_files)
         print(f"{name}: {len(written)} files under results/{params.budget}")
 
 
@@ -180,13 +191,14 @@ def report(budget: BudgetFlag = None, seeds: SeedsFlag = None, only: OnlyFlag = 
     from dgmbench.report.site import build
 
     params, experiments, results = resolved_params(budget, seeds, only), load_experiments(), Path("results")
-    absent = without_tables(results, params, experiments)
+    absent, not_assembled = without_tables(results, params, experiments), {}
     if absent and params.experiments == "all" and len(absent) < len(of_budget(params, experiments)):
         # A clone holds the tables that were committed: its page is about those, as long as no other is asked for.
         print(f"Left out, because nothing of theirs was assembled: {', '.join(absent)}.")
+        not_assembled = {name: experiments[name] for name in absent}
         experiments = {name: experiment for name, experiment in experiments.items() if name not in absent}
     ledger = collect(results, params, experiments)
-    page = build(params, experiments, results)
+    page = build(params, experiments, results, not_assembled)
     print(f"Ledger: {ledger}\nReport: {page}")
 
 

@@ -87,6 +87,11 @@ function spelled(value) {
   return String(value);
 }
 
+// Without what is null: the model or the estimator decides these where it runs.
+function given(values) {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null));
+}
+
 function list(pairs) {
   const made = element("dl");
   for (const [name, value, field] of pairs) {
@@ -145,11 +150,11 @@ function seedPart(seed, index, experiment) {
       ["converged", seed.converged],
       ["evidence", seed.evidence],
       ["run", `${seed.run}: ${run.run.model}, seed ${run.run.seed}, code ${run.run.code}`],
-      ["spec", run.run.spec],
+      ["spec", given(run.run.spec)],
       ["training", run.steps === null ? null : `${run.steps} steps, ${run.parameters} parameters`],
       ...measured(run).map(([name, value]) => [`training ${name}`, value]),
       ["evaluation", `${seed.evaluation}: ${evaluation.evaluation.estimator}, code ${evaluation.evaluation.code}`],
-      ["settings", evaluation.evaluation.settings],
+      ["settings", given(evaluation.evaluation.settings)],
       ...measured(evaluation).map(([name, value]) => [`evaluation ${name}`, value]),
       ["dataset", run.run.dataset_key],
       ["certificate", run.certificate_sha256],
@@ -177,7 +182,7 @@ function showProvenance(experimentName, key) {
       ...(typeof cell.bits_per_pixel === "number"
         ? [["bits per pixel", `${cell.bits_per_pixel.toFixed(4)}: ${cell.bits_convention}`, "bits"]]
         : []),
-      ["seeds", `${cell.n_seeds} of ${cell.seeds.length}`],
+      ["seeds", cell.inputs ? `${cell.n_seeds} of each row` : `${cell.n_seeds} of ${cell.seeds.length}`],
       ["status", cell.status],
       ["verdict", cell.verdict],
       ["reason", cell.reason],
@@ -202,6 +207,17 @@ function showProvenance(experimentName, key) {
         ["source", p.source],
         ...(cell.differs ? [["ours differs", cell.differs]] : []),
       ]),
+    );
+  }
+  if (cell.inputs) {
+    dialogBody.append(element("h3", "Made from"));
+    dialogBody.append(
+      list(
+        cell.inputs.map((made) => [
+          made.row,
+          `${spelled(made.obtained)} ± ${spelled(made.uncertainty)}, published ${spelled(made.published)} (${made.verdict})`,
+        ]),
+      ),
     );
   }
   cell.seeds.forEach((seed, index) => dialogBody.append(seedPart(seed, index, experiment)));

@@ -11,6 +11,7 @@ from typing import Any
 
 from dgmbench.assemble import ledger
 from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
+from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
 from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.config import Experiment, Params
@@ -18,7 +19,7 @@ from dgmbench.errors import UserError
 from dgmbench.files import read_json, write_text
 from dgmbench.format import duration, names, number, spread
 from dgmbench.report.cards import cards
-from dgmbench.runs import make_plan
+from dgmbench.runs import Plan, make_plan
 
 FOLDER = Path(__file__).parent
 FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}
@@ -36,13 +37,22 @@ STATUSES = {
     "unconverged": "the estimator's own evidence says that more work would move the number",
     "partial": "some seeds failed; the number is the mean of the others",
     "failed": "no seed came out",
-    "refused": "the estimator cannot be applied to this model",
+    "refused": "the estimator cannot be applied to this model, or the number not be computed from what is planned",
+    "superseded": "made by earlier code or under earlier settings than those of today, and not made anew yet",
     "pending": "not computed yet",
 }
 
 
-def build(params: Params, experiments: dict[str, Experiment], results_root: Path = Path("results")) -> Path:
+def build(
+    params: Params,
+    experiments: dict[str, Experiment],
+    results_root: Path = Path("results"),
+    not_assembled: dict[str, Experiment] | None = None,
+) -> Path:
     """Write results/<budget>/report/index.html from what was assembled and collected; return its path.
+
+    Args:
+        not_assembled: experiments of the budget that the page only names.
 
     Raises:
         UserError: an experiment of this budget was not assembled, or the ledger was not collected.
@@ -51,10 +61,11 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
 
     results = Path(results_root) / params.budget
     wanted = ledger.of_budget(params, experiments)
-    pages = [ExperimentPage(name, experiment, params.budget, results) for name, experiment in wanted.items()]
     if not (results / "ledger.csv").is_file():
         raise UserError(f"{results / 'ledger.csv'} is missing: collect the ledger first (snakemake does).")
     rows = ledger.read_csv(results / "ledger.csv")
+    plan = make_plan(params, wanted)
+    pages = [ExperimentPage(name, experiment, params.budget, results, plan) for name, experiment in wanted.items()]
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -68,6 +79,7 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
         version=metadata.version("dgmbench"),
         facts=build_facts(pages),
         pages=pages,
+        left_out=_left_out(params, experiments, not_assembled or {}),
         ledger=rows,
         labels={page.name: page.labels for page in pages},
         verdicts=Counter(row["verdict"] for row in rows),
@@ -75,7 +87,7 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
         verdict_meanings={name: VERDICT_MEANINGS[name] for name in VERDICTS},
         status_meanings=STATUSES,
         kinds=KINDS,
-        cards=cards(make_plan(params, wanted).datasets, results / "datasets", Path(results_root) / "datasets"),
+        cards=cards(plan.datasets, results / "datasets", Path(results_root) / "datasets"),
         data={page.name: page.embedded for page in pages},
         style=(FOLDER / "style.css").read_text(),
         script=(FOLDER / "site.js").read_text(),
@@ -83,6 +95,18 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
     path = results / "report" / "index.html"
     write_text(path, html)
     return path
+
+
+def _left_out(
+    params: Params, experiments: dict[str, Experiment], not_assembled: dict[str, Experiment]
+) -> list[tuple[str, str, str]]:
+    """Name, title and reason of every experiment that has no section on the page."""
+    found = [
+        (name, e.title, f"has no budget {params.budget}, only {names(e.budgets)}")
+        for name, e in experiments.items()
+        if params.budget not in e.budgets
+    ]
+    return found + [(n, e.title, "nothing of it has been assembled here yet") for n, e in not_assembled.items()]
 
 
 def embed(value: Any) -> str:
@@ -108,10 +132,23 @@ class ExperimentPage:
     experiment: Experiment
     budget: str
     results: Path
+    plan: Plan
 
     @cached_property
     def rows(self) -> list[ledger.Record]:
-        return ledger.read_csv(ledger.table_path(self.results, self.name))
+        rows = ledger.read_csv(ledger.table_path(self.results, self.name))
+        return [marked(row, self.superseded.get(ledger.key(row))) for row in rows]
+
+    @cached_property
+    def superseded(self) -> dict[str, list[str]]:
+        """Keys of the cells that the benchmark would make in another way now, and the commits that made them."""
+        return superseded_cells(self.provenance, self.name, self.plan)
+
+    @property
+    def superseded_note(self) -> str:
+        """One sentence for all of them that are numbers, or ''."""
+        keys = [ledger.key(row) for row in self.rows]
+        return note({key: self.superseded[key] for key in keys if key in self.superseded}, len(keys))
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -122,12 +159,12 @@ class ExperimentPage:
 
     @property
     def embedded(self) -> dict[str, Any]:
-        return {key: self.provenance[key] for key in ("cells", "runs", "evaluations", "datasets")}
+        cells = {key: marked(cell, self.superseded.get(key)) for key, cell in self.provenance["cells"].items()}
+        return {"cells": cells} | {key: self.provenance[key] for key in ("runs", "evaluations", "datasets")}
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        cells = self.provenance["cells"].values()
-        return row_labels((c["row"], c["label"], {} if c["selected_from"] else c["parameters"]) for c in cells)
+        return row_labels(self.provenance["cells"].values())
 
     @cached_property
     def view(self) -> View:

@@ -153,6 +153,11 @@ def grid(axes: "Axes", axis: str = "y") -> None:
     axes.grid(True, axis=axis, color="#dddddd", linewidth=0.6)
 
 
+def thousands(count: float) -> str:
+    """`800`, `20k`: a count that leaves room for the next tick's."""
+    return f"{count / 1000:g}k" if abs(count) >= 1000 else f"{count:g}"
+
+
 def done(cells: pd.DataFrame) -> pd.DataFrame:
     """The cells that have a number."""
     return cells[cells["obtained"].notna()]

@@ -1,7 +1,8 @@
 """Seconds of an EM iteration against examples, components and dimensions, of ours and of the peer, and their ratio.
 
-A panel's lines are powers of the size, fitted by least squares on the logarithms; its text gives their exponents with
-the standard errors of the fit.
+A panel's lines are powers of the size. Their exponents are those of the table where the experiment measures them, at
+sizes of their own, by evaluations of em_scaling named after the axis; elsewhere they are fitted to the panel's points
+by least squares on the logarithms. The text gives them with the standard errors of the fit, and says which.
 """
 
 from typing import TYPE_CHECKING
@@ -9,7 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from dgmbench.assemble.figures.base import FAINT, INK, FigureData, done, grid, new_figure, nothing_to_show, series_style
+from dgmbench.assemble.figures.base import (
+    FAINT,
+    INK,
+    FigureData,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+    thousands,
+)
 from dgmbench.estimators.em_scaling import fit_exponent
 
 if TYPE_CHECKING:
@@ -20,6 +31,8 @@ ESTIMATOR = "em_cost"
 AXES = ("examples", "components", "dimensions")
 RATIO = "speed_ratio"
 PEER = "peer_seconds_per_iteration"
+SCALING = "em_scaling"
+EXPONENTS = {"exponent": "seconds_per_iteration", "peer_exponent": PEER}
 PROGRAMS = {"seconds_per_iteration": "ours", PEER: "scikit-learn", RATIO: "ratio"}
 _LEAST_SIZES = 3  # for an exponent and its standard error
 
@@ -31,6 +44,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     peer's examples says so in its grid (`peer_examples: [20000]`): the peer's time at more examples is then left out.
     """
     cells = done(data.cells)
+    measured = cells[cells["estimator"] == SCALING]
     cells = cells[cells["estimator"] == options.get("estimator", ESTIMATOR)]
     curves = {axis: found for axis in AXES if not (found := _curve(cells, axis)).empty}
     if not curves:
@@ -41,7 +55,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     for place, (letter, (axis, found)) in enumerate(zip("abc", curves.items())):
         above, below = panels[:, place]
         above.set_title(f"{letter}  {axis}")
-        _seconds(above, found[found["metric"] != RATIO], styles)
+        _seconds(above, found[found["metric"] != RATIO], styles, _exponents(measured, axis))
         _ratios(below, found[found["metric"] == RATIO], styles)
         below.set_xlabel(f"{axis} [count]")
         _count_ticks(below, sorted(set(found["size"])))
@@ -86,8 +100,27 @@ def _curve(cells: pd.DataFrame, axis: str) -> pd.DataFrame:
     return found[found["size"].notna() & ~slow].sort_values("size")
 
 
-def _seconds(panel: "Axes", found: pd.DataFrame, styles: dict[str, dict]) -> None:
-    told = []
+def _exponents(measured: pd.DataFrame, axis: str) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Row, metric of seconds and precision -> the table's exponent along an axis and its standard error."""
+    own = measured[measured["evaluation_name"].str.contains(axis, regex=False)]
+    return {
+        (cell["row"], EXPONENTS[cell["metric"]], _precision(cell)): (cell["obtained"], cell["estimator_se"])
+        for _, cell in own.iterrows()
+        if cell["metric"] in EXPONENTS
+    }
+
+
+def _precision(cell: pd.Series) -> str:
+    return str(cell["settings"].get("precision", ""))
+
+
+def _seconds(
+    panel: "Axes",
+    found: pd.DataFrame,
+    styles: dict[str, dict],
+    measured: dict[tuple[str, str, str], tuple[float, float]],
+) -> None:
+    told, of_table = [], 0
     for name in sorted(set(found["series"]), key=_order):
         part = found[found["series"] == name]
         sizes, seconds = part["size"].to_numpy(dtype=float), part["obtained"].to_numpy(dtype=float)
@@ -96,7 +129,11 @@ def _seconds(panel: "Axes", found: pd.DataFrame, styles: dict[str, dict]) -> Non
         if len(set(sizes)) < _LEAST_SIZES:
             panel.errorbar(sizes, seconds, yerr=bars, **drawn)
             continue
-        slope, error, scale = _power(sizes, seconds)
+        first = part.iloc[0]
+        known = measured.get((first["row"], first["metric"], _precision(first)))
+        of_table += known is not None
+        slope, error = known or fit_exponent(sizes, seconds)
+        scale = np.exp(np.mean(np.log(seconds)) - slope * np.mean(np.log(sizes)))
         panel.errorbar(sizes, seconds, yerr=bars, **{**drawn, "linestyle": "none"})
         panel.plot(sizes, scale * sizes**slope, color=drawn["color"], linestyle=drawn["linestyle"], linewidth=1.1)
         told.append(f"{name}: {slope:.3f} ± {error:.3f}")
@@ -106,16 +143,11 @@ def _seconds(panel: "Axes", found: pd.DataFrame, styles: dict[str, dict]) -> Non
     # Room above the points for one line of text for each exponent.
     panel.set_ylim(low, high * (high / low) ** (0.13 * (len(told) + 1)))
     if told:
-        text = "\n".join(["exponent", *told])
+        heading = "exponent" + (", as in the table" if of_table == len(told) else "")
+        text = "\n".join([heading, *told])
         placed = {"transform": panel.transAxes, "ha": "left", "va": "top", "fontsize": 6.5, "color": INK}
         panel.text(0.03, 0.98, text, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8}, **placed)
     grid(panel, "both")
-
-
-def _power(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
-    """seconds = scale size^slope: slope, its standard error, scale."""
-    slope, error = fit_exponent(sizes, seconds)
-    return slope, error, float(np.exp(np.mean(np.log(seconds)) - slope * np.mean(np.log(sizes))))
 
 
 def _ratios(panel: "Axes", found: pd.DataFrame, styles: dict[str, dict]) -> None:
@@ -131,5 +163,5 @@ def _ratios(panel: "Axes", found: pd.DataFrame, styles: dict[str, dict]) -> None
 
 
 def _count_ticks(panel: "Axes", sizes: list[float]) -> None:
-    panel.set_xticks(sizes, [f"{size / 1000:g}k" if size >= 1000 else f"{size:g}" for size in sizes])
+    panel.set_xticks(sizes, [thousands(size) for size in sizes])
     panel.minorticks_off()

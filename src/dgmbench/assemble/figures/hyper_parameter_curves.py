@@ -52,9 +52,14 @@ def draw(data: FigureData, options: dict) -> "Figure":
         panel.minorticks_off()
         panel.set_xlabel(x.replace("_", " "))
         panel.set_ylabel(f"{metric.replace('_', ' ')} [{own['unit'].iloc[0]}], {kind}")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
+    named = {
+        label: handle for panel in panels.flat for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    shown = [name for name in lines if name in named]
     title = "error bars: the largest of the uncertainties over test examples, estimator and seeds"
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=3, title=title)
+    figure.legend(
+        [named[name] for name in shown], shown, loc="outside lower center", ncols=2, handlelength=3, title=title
+    )
     return figure
 
 

@@ -1,4 +1,7 @@
-"""Obtained against published for every row: dots with error bars, one panel for each kind."""
+"""Obtained against published for every row: dots with error bars, one panel for each kind.
+
+Beside log-likelihoods stand those bounds on them that were published.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,7 @@ from dgmbench.assemble.figures.base import (
 )
 from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 
+LIKELIHOOD, BOUND = "log_likelihood", "bound"
 PUBLISHED = {
     "marker": "D",
     "markersize": 5,
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 def draw(data: FigureData, options: dict) -> "Figure":
     """Options: `metric` (default log_likelihood) and `columns`, the columns to show; all test ones if left out."""
     metric, wanted = options.get("metric", "log_likelihood"), options.get("columns")
-    cells = in_columns(data.cells[data.cells["metric"] == metric], wanted)
+    cells = in_columns(_of_metric(data.cells, metric), wanted)
     cells = cells[cells["obtained"].notna() | cells["published"].notna()]
     if cells.empty:
         return nothing_to_show(f"No row of this experiment has a '{metric}' yet.")
@@ -51,6 +55,11 @@ def draw(data: FigureData, options: dict) -> "Figure":
     figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
     figure.legend(handles=_legend(cells), loc="outside upper right", ncols=4)
     return figure
+
+
+def _of_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    bounds = (cells["metric"] == BOUND) & cells["published"].notna()
+    return cells[(cells["metric"] == metric) | (bounds if metric == LIKELIHOOD else False)]
 
 
 def _legend(cells: pd.DataFrame) -> "list[Artist]":
@@ -79,7 +88,8 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
     names = []
     for place, (_, cell) in enumerate(cells.iterrows()):
         label = data.labels.get(cell["row"], cell["row"])
-        names.append(f"{label} · {cell['column']}" if several else label)
+        told = [label, cell["column"] if several else "", cell["metric"] if cell["metric"] != metric else ""]
+        names.append(" · ".join(part for part in told if part))
         if pd.notna(cell["published"]):
             spread = cell["published_spread"] if pd.notna(cell["published_spread"]) else None
             drawn = OTHER_PROTOCOL if cell["verdict"] == PROTOCOL_DIFFERS else PUBLISHED
@@ -100,6 +110,7 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_title(kind)
-    axes.set_xlabel(f"{metric.replace('_', ' ')} [{unit}], {kind}")
+    either = " or bound on it" if (cells["metric"] != metric).any() else ""
+    axes.set_xlabel(f"{metric.replace('_', ' ')}{either} [{unit}], {kind}")
     axes.margins(x=0.08)
     grid(axes, "both")

@@ -1,7 +1,7 @@
 """Likelihood of image patches against the number of mixture components, with flat lines for the references.
 
-Layered mixtures stand at the size of their top layer; a second panel enlarges their part of the test split and names
-the sizes of all their layers.
+Layered mixtures stand at the size of their top layer; a second panel enlarges their part of the test split, names the
+sizes of all their layers, and has the references of that range.
 """
 
 from typing import TYPE_CHECKING
@@ -48,14 +48,16 @@ def draw(data: FigureData, options: dict) -> "Figure":
     figure, axes = new_figure(1 if layered.empty else 2, 1, height=3.4 if layered.empty else 6.4)
     panel = axes[0, 0]
     _curves(panel, curve)
-    flat = obtained[~obtained["row_name"].isin(curve["row_name"])]
-    _flat_lines(panel, flat, data)
+    flat = _flat(obtained[~obtained["row_name"].isin(curve["row_name"])])
     if layered.empty:
+        _flat_lines(panel, flat, data)
         _published(panel, cells, data)
     else:
+        least = layered["obtained"].min()
         panel.set_title("a  All splits")
-        _published(panel, cells[cells["published"] < layered["obtained"].min()], data)
-        _flat_lines(axes[1, 0], flat, data, bands=False)
+        _flat_lines(panel, flat[flat["obtained"] < least], data)
+        _published(panel, cells[cells["published"] < least], data, right=True)
+        _flat_lines(axes[1, 0], flat[flat["obtained"] >= least], data, bands=False)
         _enlarged(axes[1, 0], curve[curve["split"] == "test"], layered, cells, data)
     unit = cells["unit"].iloc[0]
     kinds = ", ".join(dict.fromkeys(cells["kind"]))
@@ -65,9 +67,11 @@ def draw(data: FigureData, options: dict) -> "Figure":
         drawn.set_ylabel(f"mean {metric.replace('_', ' ')} [{unit}], {kinds}")
         grid(drawn)
     panel.margins(y=0.08)
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=3)
+    named = {
+        label: handle for drawn in axes[:, 0] for handle, label in zip(*drawn.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, handlelength=3)
     return figure
 
 
@@ -107,6 +111,8 @@ def _curves(panel: "Axes", curve: pd.DataFrame) -> None:
         label = f"{split} split"
         if several:
             drawn |= {"linestyle": SPLIT_LINES[split], "linewidth": 1.4 if split == "test" else 0.9}
+            if split != "test" and len(cells) > 1:  # a line is enough for what only stands beside the test split
+                drawn["marker"] = None
             label = _base_label(cells) if split == "test" else None
         panel.plot(places, value, label=label, **drawn)
         if split == "test" and se.any() and not several:
@@ -157,22 +163,26 @@ def _base_label(cells: pd.DataFrame) -> str:
     return str(cells["label"].iloc[0] or cells["row_name"].iloc[0])
 
 
-def _flat_lines(panel: "Axes", cells: pd.DataFrame, data: FigureData, bands: bool = True) -> None:
-    """Rows without the grid's key: a horizontal line at the test value, with its band of one standard error."""
+def _flat(cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the grid's key, on the test split, each with its line's style."""
     flat = where(cells, (_split(cell) == "test" for _, cell in cells.iterrows()))
     flat = flat[~flat["variant"].str.contains("chosen on validation")]
-    for index, (_, cell) in enumerate(flat.iterrows()):
+    return flat.assign(line=[(index + 2) % len(LINES) for index in range(len(flat))])
+
+
+def _flat_lines(panel: "Axes", flat: pd.DataFrame, data: FigureData, bands: bool = True) -> None:
+    """A horizontal line at the value of each row, with its band of one standard error."""
+    for _, cell in flat.iterrows():
         label = data.labels.get(cell["row"], cell["row"]) + (" (control)" if cell["control"] else "")
-        panel.axhline(
-            cell["obtained"], color=INK, linewidth=1.1, linestyle=LINES[(index + 2) % len(LINES)], label=label
-        )
+        panel.axhline(cell["obtained"], color=INK, linewidth=1.1, linestyle=LINES[cell["line"]], label=label)
         if bands and pd.notna(cell["test_se"]):
             low, high = cell["obtained"] - cell["test_se"], cell["obtained"] + cell["test_se"]
             panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
 
 
-def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
-    """One dashed line for each published number, named above it at the left edge, where the curves are lowest.
+def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, right: bool = False) -> None:
+    """One dashed line for each published number, named above it at the left edge, where the curves are lowest; or at
+    the right edge, for numbers below the curves there.
 
     Where they are too many to be told apart, only those beside a number of ours: the table names the others.
     """
@@ -190,11 +200,11 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
         differs = " (protocol differs)" if cell["verdict"] == PROTOCOL_DIFFERS else ""
         panel.annotate(
             f"published {cell['published']:g}{differs}: {data.labels.get(cell['row'], cell['row']).split(',')[0]}",
-            (0.02, height),
+            (0.99 if right else 0.02, height),
             xycoords=("axes fraction", "data"),
             xytext=(0, 1.5),
             textcoords="offset points",
-            ha="left",
+            ha="right" if right else "left",
             va="bottom",
             fontsize=7,
             color=COLORS[1],

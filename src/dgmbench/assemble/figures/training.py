@@ -1,6 +1,10 @@
-"""Training curves: one small panel for each model and recorded quantity, one line for each row and seed."""
+"""Training curves: one small panel for each model and recorded quantity, one line for each row and seed.
+
+A row has one colour and line in all panels; the legend below them names the rows.
+"""
 
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
 from dgmbench.assemble.figures.base import (
@@ -10,12 +14,17 @@ from dgmbench.assemble.figures.base import (
     grid,
     new_figure,
     nothing_to_show,
+    thousands,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 PER_LINE = 3
+_LEGEND_LINE = 0.165  # inches
+_NARROW, _LONGEST = 30, 60  # characters of a name in a legend of three columns, and in any
+_LABEL = 24  # characters in a line of a panel's label
 MOST_PANELS = 24
 NAMED_UNITS = {"nats": "nats", "bits": "bits", "seconds": "s", "db": "dB", "percent": "%"}
 NATS = dict.fromkeys(("likelihood", "bound", "elbo", "loss", "energy", "kl", "nll"), "nats")
@@ -24,6 +33,8 @@ UNITS = {**NATS, "components": "count", "epoch": "count", "seconds": "s"}
 
 def draw(data: FigureData, options: dict) -> "Figure":
     """Options: `quantities`, the recorded quantities to show; all where left out."""
+    from matplotlib.ticker import MaxNLocator
+
     wanted = options.get("quantities")
     models = data.cells.drop_duplicates("row").set_index("row")["model"].to_dict()
     panels: dict[tuple[str, str], list[str]] = {}
@@ -37,32 +48,45 @@ def draw(data: FigureData, options: dict) -> "Figure":
     shown = list(panels.items())[:MOST_PANELS]
     columns = min(PER_LINE, len(shown))
     lines = math.ceil(len(shown) / columns)
-    figure, axes = new_figure(lines, columns, height=max(1.75 * lines, 2.0))
+    drawn = list(dict.fromkeys(row for _, rows in shown for row in rows))
+    names = {row: _shortened(data.labels.get(row, row)) for row in drawn}
+    across = 2 if max(map(len, names.values())) > _NARROW else PER_LINE
+    below = _LEGEND_LINE * math.ceil(len(drawn) / across) if len(drawn) > 1 else 0.0
+    figure, axes = new_figure(lines, columns, height=max(1.75 * lines, 2.0) + below)
+    handles: dict[str, Line2D] = {}
     for panel, ((model, quantity), rows) in zip(axes.flat, shown):
-        for index, row in enumerate(rows):
+        for row in rows:
+            index = drawn.index(row)
             for seed, frame in enumerate(data.histories[row]):
                 if quantity not in frame:
                     continue
                 known = frame[["step", quantity]].dropna()
-                panel.plot(
+                (line,) = panel.plot(
                     known["step"],
                     known[quantity],
                     color=COLORS[index % len(COLORS)],
-                    linestyle=LINES[index % len(LINES)],
+                    linestyle=LINES[(index + index // len(COLORS)) % len(LINES)],
                     linewidth=1.1,
                     marker="." if len(known) < 12 else None,  # a line through few points hides them
                     alpha=1 if seed == 0 else 0.55,
-                    label=data.labels.get(row, row) if seed == 0 else None,
                 )
+                handles.setdefault(row, line)
         panel.set_title(model, weight="normal")
         panel.set_xlabel("step [updates]")
-        panel.set_ylabel(axis_label(quantity))
+        panel.set_ylabel(textwrap.fill(axis_label(quantity), _LABEL))
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.xaxis.set_major_formatter(lambda step, _: thousands(step))
         grid(panel)
-        if 1 < len(rows) <= 4:
-            panel.legend(handlelength=2.2)
     for unused in axes.flat[len(shown) :]:
         unused.axis("off")
+    if len(handles) > 1:
+        told = [names[row] for row in handles]
+        figure.legend(handles.values(), told, loc="outside lower center", ncols=across, handlelength=2.8)
     return figure
+
+
+def _shortened(label: str) -> str:
+    return textwrap.shorten(label, _LONGEST, placeholder=" ...")
 
 
 def axis_label(quantity: str) -> str:
