@@ -71,7 +71,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
         label: handle for drawn in axes[:, 0] for handle, label in zip(*drawn.get_legend_handles_labels(), strict=True)
     }
     if named:
-        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3, handlelength=3)
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2, handlelength=3)
     return figure
 
 
