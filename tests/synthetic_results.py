@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from dgmbench import files, runs
 from dgmbench.assemble import entries as entries_module
-from dgmbench.config import Experiment, Params
 from dgmbench.data.catalogue import Entry
 from dgmbench.data.transforms import Step
 from dgmbench.estimators.base import Metric
+from dgmbench.schemas import Experiment, Params
 
 BUDGET = "demo"
 LL = "log_likelihood"

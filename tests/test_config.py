@@ -5,16 +5,9 @@ import copy
 import pytest
 import yaml
 
-from dgmbench.config import (
-    MIRROR_VARIABLE,
-    Experiment,
-    Params,
-    checked,
-    load_experiments,
-    load_params,
-    read_mapping,
-)
+from dgmbench.config import checked, load_experiments, load_params, read_mapping
 from dgmbench.errors import UserError
+from dgmbench.schemas import MIRROR_VARIABLE, Experiment, Params
 
 EXPERIMENT = {
     "title": "t",

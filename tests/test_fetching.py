@@ -15,11 +15,12 @@ from serving import serving
 from typer.testing import CliRunner
 
 from dgmbench import cli, fetching
-from dgmbench.config import MIRROR_VARIABLE, load_params, mirror_list
+from dgmbench.config import load_params
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch, fetch_all
 from dgmbench.data.transfer import Stopped, Transfer, side_by_side
 from dgmbench.errors import UserError
+from dgmbench.schemas import MIRROR_VARIABLE, mirror_list
 from dgmbench.workflow import Workflow
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars,
 from dgmbench.assemble.figures.base import FORMATS, nothing_to_show, save, style
 from dgmbench.assemble.figures.collecting import draw_all, figure_names, gather
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import FigurePlan
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.schemas import FigurePlan
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from dgmbench.assemble.figures import density_plane, layers_components, path_sea
 from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
 from dgmbench.assemble.figures.collecting import gather
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import Experiment
 from dgmbench.estimators.base import Metric
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment
 
 LL = "log_likelihood"
 

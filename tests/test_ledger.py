@@ -14,9 +14,9 @@ from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import Experiment
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment
 from dgmbench.workflow import FIGURES
 
 LL = synthetic.LL

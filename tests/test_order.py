@@ -9,8 +9,9 @@ from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.order import order_records, rank_correlation
 from dgmbench.assemble.outcomes import DONE, Outcome
 from dgmbench.assemble.published import Published
-from dgmbench.config import OrderPlan, checked, load_experiments
+from dgmbench.config import checked, load_experiments
 from dgmbench.errors import UserError
+from dgmbench.schemas import OrderPlan
 
 ORDER = OrderPlan(title="three methods, K = 1", evaluation="bound", rows=["a", "b", "c"], where={"k": 1})
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dgmbench import people, starting
-from dgmbench.config import Params
 from dgmbench.errors import UserError
+from dgmbench.schemas import Params
 
 ROOT = Path(__file__).parents[1]
 

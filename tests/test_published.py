@@ -3,8 +3,8 @@
 import pytest
 
 from dgmbench.assemble.published import look_up
-from dgmbench.config import PublishedCell
 from dgmbench.errors import UserError
+from dgmbench.schemas import PublishedCell
 
 CELL = PublishedCell(
     evaluation="test",

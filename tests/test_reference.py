@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dgmbench import reference
-from dgmbench.config import Params
 from dgmbench.errors import UserError
+from dgmbench.schemas import Params
 
 ROOT = Path(__file__).parents[1]
 

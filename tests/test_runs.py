@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import short_hash
 from dgmbench.runs import PICTURE, Evaluation, Run, combinations, make_plan, spell
+from dgmbench.schemas import Experiment, Params
 from dgmbench.training.run import seed_from
 
 MOONS = {"name": "toys-two-moons", "options": {"train": 300, "validation": 100, "test": 100}}

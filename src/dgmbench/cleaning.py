@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from dgmbench.config import Experiment, Params
 from dgmbench.files import canonical_json, read_json
 from dgmbench.layout import Layout
 from dgmbench.people import console, table
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment, Params
 
 _IDENTITY = re.compile("[0-9a-f]{12}")
 _MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")

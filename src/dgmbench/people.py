@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dgmbench.config import Params, load_experiments
+from dgmbench.config import load_experiments
 from dgmbench.errors import UserError
+from dgmbench.schemas import Params
 
 
 def console() -> Console:

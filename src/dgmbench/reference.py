@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from dgmbench.config import BudgetPlan, EvaluationPlan, Experiment, Params, PublishedCell, Row
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
+from dgmbench.schemas import BudgetPlan, EvaluationPlan, Experiment, Params, PublishedCell, Row
 
 README = Path("README.md")
 LEDGER = Path("results/laptop/ledger.csv")

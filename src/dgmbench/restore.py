@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import Params
 from dgmbench.data import certificate
 from dgmbench.data.fetch import MANIFEST
 from dgmbench.errors import UserError
@@ -22,6 +21,7 @@ from dgmbench.layout import Layout
 from dgmbench.people import console, table
 from dgmbench.progress import ConsoleProgress, Progress
 from dgmbench.report.site import build
+from dgmbench.schemas import Params
 from dgmbench.workflow import Workflow
 
 OK, MISSING, ALTERED = "ok", "missing", "altered"

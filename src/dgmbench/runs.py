@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from dgmbench.config import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange, checked
+from dgmbench.config import checked
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.registry import estimator, estimator_module
@@ -17,6 +17,7 @@ from dgmbench.files import short_hash
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.models.base import capabilities
 from dgmbench.models.registry import model_class, model_module
+from dgmbench.schemas import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange
 
 PICTURE = ""  # the metric of a cell whose evaluation gives arrays for a picture, and no number
 

@@ -9,21 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import (
-    MIRROR_VARIABLE,
-    OFFLINE_VARIABLE,
-    Experiment,
-    Params,
-    experiment_path,
-    load_experiments,
-    load_params,
-)
+from dgmbench.config import OFFLINE_VARIABLE, experiment_path, load_experiments, load_params
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError
 from dgmbench.files import sha256_file, short_hash
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.layout import Layout, check_format
 from dgmbench.runs import Plan, make_plan
+from dgmbench.schemas import MIRROR_VARIABLE, Experiment, Params
 
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 

@@ -9,13 +9,13 @@ from typing import Any
 from dgmbench.assemble.outcomes import PENDING, Archive, Combined, Outcome
 from dgmbench.assemble.published import Published, look_up
 from dgmbench.assemble.verdict import verdict
-from dgmbench.config import EvaluationChange, Experiment, PublishedCell
 from dgmbench.data import catalogue
 from dgmbench.data.transforms import Step, bits_per_dimension, convention
 from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
 from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow, combinations, spell
+from dgmbench.schemas import EvaluationChange, Experiment, PublishedCell
 
 
 @dataclass(frozen=True)

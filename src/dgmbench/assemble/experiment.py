@@ -11,10 +11,10 @@ from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
 from dgmbench.assemble.tables_text import latex, markdown
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import write_json, write_text
 from dgmbench.runs import Plan, make_plan
+from dgmbench.schemas import Experiment, Params
 
 
 def assemble(

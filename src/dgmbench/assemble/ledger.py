@@ -9,10 +9,10 @@ from typing import Any
 
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.verdict import VERDICTS
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
 from dgmbench.runs import PICTURE
+from dgmbench.schemas import Experiment, Params
 
 COLUMNS = (
     *("experiment", "dataset", "model", "variant", "metric", "unit", "kind"),

@@ -7,11 +7,11 @@ from typing import Any
 
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.outcomes import Archive, Outcome
-from dgmbench.config import Experiment
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import read_json
 from dgmbench.format import duration, number, spread
 from dgmbench.runs import Plan
+from dgmbench.schemas import Experiment
 
 FORMAT = 1
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import PublishedCell
 from dgmbench.errors import UserError, nearest
+from dgmbench.schemas import PublishedCell
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from dgmbench.assemble import ledger
 from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
 from dgmbench.assemble.verdict import VERDICTS
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, write_text
 from dgmbench.format import duration, names, number, spread
 from dgmbench.report.cards import cards
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment, Params
 
 FOLDER = Path(__file__).parent
 FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}

@@ -13,10 +13,10 @@ from dgmbench.assemble.figures import samples, training
 from dgmbench.assemble.figures.base import FigureData, save, style
 from dgmbench.assemble.ledger import COLUMNS, records
 from dgmbench.assemble.outcomes import DONE, Archive
-from dgmbench.config import FigurePlan
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError, nearest
 from dgmbench.runs import PICTURE, Plan
+from dgmbench.schemas import FigurePlan
 
 PACKAGE = "dgmbench.assemble.figures"
 NOT_FIGURES = ("__init__", "base", "collecting")
