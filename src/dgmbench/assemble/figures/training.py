@@ -3,14 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from dgmbench.assemble.figures.base import (
-    COLORS,
-    LINES,
-    FigureData,
-    grid,
-    new_figure,
-    nothing_to_show,
-)
+from pydantic import Field
+
+from dgmbench.assemble.figures.base import COLORS, LINES, FigureData, FigureOptions, grid, new_figure, nothing_to_show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,9 +17,13 @@ NATS = dict.fromkeys(("likelihood", "bound", "elbo", "loss", "energy", "kl", "nl
 UNITS = {**NATS, "components": "count", "epoch": "count", "seconds": "s"}
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `quantities`, the recorded quantities to show; all where left out."""
-    wanted = options.get("quantities")
+class Options(FigureOptions):
+    quantities: list[str] | None = Field(None, description="Recorded quantities to show; all if left out.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Panels in the order of the rows, at most `MOST_PANELS` of them."""
+    wanted = options.quantities
     models = data.cells.drop_duplicates("row").set_index("row")["model"].to_dict()
     panels: dict[tuple[str, str], list[str]] = {}
     for row, frames in data.histories.items():
