@@ -256,6 +256,8 @@ def test_a_mirror_is_one_or_several(mirror, mirrors, monkeypatch):
 
 def test_jobs_get_the_mirrors_by_the_environment_and_no_rule_knows_them(project, monkeypatch):
     (project / "workflow").symlink_to(ROOT / "workflow")
+    (project / "results").mkdir()
+    (project / "results/published").symlink_to(ROOT / "results/published")
     monkeypatch.setattr(catalogue, "CATALOGUE", Path(catalogue.__file__).parent / "catalogue")
     made = []
     for mirror in (["/a b", "https://c/d"], None):

@@ -16,6 +16,8 @@ def bench(monkeypatch, tmp_path):
     """A workflow in a folder of its own, with the environment put back afterwards."""
     for name in ("workflow", "params.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workflow.os, "environ", {})
     return lambda **config: workflow.Workflow({"budget": "smoke", **config})

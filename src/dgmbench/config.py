@@ -79,10 +79,13 @@ def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
             sentences.append(f"{place}: unknown key; {hint}{_yaml_hint(hint, problem['input'])}")
         elif problem["type"] == "missing":
             sentences.append(f"{place}: is missing; write '{problem['loc'][-1]}: ...'.")
+        elif problem["type"] == "too_short" and "grid" in problem["loc"]:
+            sentences.append(f"{place}: has no value; write at least one, or leave '{problem['loc'][-1]}' out.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], (dict, list)) else f" (given: {problem['input']!r})"
-            sentences.append(f"{place + ': ' if place else ''}{message[0].lower() + message[1:]}{given}.")
+            sentence = f"{place + ': ' if place else ''}{message[0].lower() + message[1:]}{given}"
+            sentences.append(sentence if sentence.endswith(("?", ".")) else f"{sentence}.")
     return f"{where}: " + "\n  ".join(dict.fromkeys(sentences))
 
 

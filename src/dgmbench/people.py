@@ -134,7 +134,8 @@ def show_plan(params: Params) -> None:
     from dgmbench.predict import Costs
     from dgmbench.runs import Evaluation, make_plan
 
-    plan, layout = make_plan(params, load_experiments()), Layout(params.budget)
+    layout = Layout(params.budget)
+    plan = make_plan(params, load_experiments(), layout.published)
     costs = Costs.measured(Path("results"))
     rows, unknown = [], 0
     total_seconds, peak, disk = 0.0, 0.0, 0.0

@@ -3,7 +3,7 @@
 The same schemas write the default params.yaml, the JSON Schema files and the reference page (docs/reference.md).
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,10 @@ from dgmbench.estimators.base import Kind
 Budget = Literal["smoke", "demo", "laptop", "paper"]
 BUDGETS: tuple[str, ...] = get_args(Budget)
 MIRROR_VARIABLE = "DGMBENCH_MIRROR"
+
+
+# A grid without values would leave its row or column out, in silence.
+Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class Schema(BaseModel):
@@ -100,9 +104,7 @@ class Row(Schema):
     label: str | None = Field(None, description="What the table prints; the row's name where left out.")
     model: str | None = Field(None, description="Name of the model (`dgmbench list models`).")
     spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters that differ from the defaults.")
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Hyper-parameter -> values: one row for each combination."
-    )
+    grid: Grid = Field(default_factory=dict, description="Hyper-parameter -> values: one row for each combination.")
     evaluate: list[str] = Field(default_factory=list, description="Names of the evaluations of this row.")
     seeds: int | None = Field(None, ge=1, description="Training seeds, where they differ from the budget's.")
     control: bool = Field(False, description="A row whose answer theory knows.")
@@ -123,9 +125,7 @@ class EvaluationPlan(Schema):
 
     estimator: str = Field(description="Name of the estimator (`dgmbench list estimators`).")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings that differ from the defaults.")
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Setting -> values: one column for each combination."
-    )
+    grid: Grid = Field(default_factory=dict, description="Setting -> values: one column for each combination.")
     metrics: list[str] | None = Field(None, description="Which of the estimator's metrics to show; all if left out.")
 
 
@@ -138,7 +138,7 @@ class RowChange(Schema):
     """How a budget changes a row: spec and grid keys replace those of the row."""
 
     spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters under this budget.")
-    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
+    grid: Grid = Field(default_factory=dict, description="Grid values under this budget.")
     evaluate: list[str] | None = Field(None, description="Evaluations under this budget.")
     seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
     threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
@@ -159,7 +159,7 @@ class EvaluationChange(Schema):
     """How a budget changes an evaluation."""
 
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings under this budget.")
-    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
+    grid: Grid = Field(default_factory=dict, description="Grid values under this budget.")
 
 
 class BudgetPlan(Schema):
@@ -224,39 +224,105 @@ class Experiment(Schema):
     figure: FigurePlan = Field(description="The main figure.")
     budgets: dict[Budget, BudgetPlan] = Field(min_length=1, description="What is done under each budget.")
 
+    def grid_of(self, name: str) -> dict[str, list[Any]]:
+        """Hyper-parameter -> its values in a row's grid, under any budget; of a selection, in those of its rows."""
+        row = self.rows[name]
+        changes = [budget.change(name, row) or RowChange() for budget in self.budgets.values()]
+        grids = [row.grid, *(change.grid for change in changes)]
+        grids += [self.grid_of(other) for other in (row.select.row if row.select else [])]
+        return {key: [value for grid in grids for value in grid.get(key, [])] for grid in grids for key in grid}
+
+    def settings_of(self, evaluation: str) -> set[str]:
+        """The settings in an evaluation's grid, under any budget."""
+        changes = [budget.evaluations.get(evaluation, EvaluationChange()) for budget in self.budgets.values()]
+        return {*self.evaluations[evaluation].grid, *(setting for change in changes for setting in change.grid)}
+
+    def evaluations_of(self, name: str) -> set[str]:
+        """The evaluations of a row, under any budget: of a selection those of its rows, of a pending row all."""
+        row = self.rows[name]
+        if row.pending is not None:
+            return set(self.evaluations)
+        if row.select is not None:
+            return {evaluation for other in row.select.row for evaluation in self.evaluations_of(other)}
+        changes = [budget.change(name, row) or RowChange() for budget in self.budgets.values()]
+        return {*row.evaluate, *(evaluation for change in changes for evaluation in change.evaluate or [])}
+
     @model_validator(mode="after")
-    def _names_exist(self) -> "Experiment":
+    def _consistent(self) -> "Experiment":
         for budget, plan in self.budgets.items():
-            _check_names(plan.only or [], self.rows, f"budgets.{budget}.only")
-            _check_names(plan.rows, self.rows, f"budgets.{budget}.rows")
-            if left_out := [name for name in plan.rows if plan.only is not None and name not in plan.only]:
-                raise ValueError(
-                    f"budgets.{budget}.rows: '{left_out[0]}' is not among the rows of budgets.{budget}.only: add it "
-                    "there, or leave its change out"
-                )
-            _check_names(plan.every_row.evaluate or [], self.evaluations, f"budgets.{budget}.every_row.evaluate")
-            for name, change in plan.rows.items():
-                _check_names(change.evaluate or [], self.evaluations, f"budgets.{budget}.rows.{name}.evaluate")
-            _check_names(plan.evaluations, self.evaluations, f"budgets.{budget}.evaluations")
+            self._check_budget(f"budgets.{budget}", plan)
         for name, row in self.rows.items():
             _check_names(row.evaluate, self.evaluations, f"rows.{name}.evaluate")
-            _check_names([cell.evaluation for cell in row.published], self.evaluations, f"rows.{name}.published")
             if row.select:
-                _check_names(row.select.row, self.rows, f"rows.{name}.select.row")
-                _check_names([row.select.by], self.evaluations, f"rows.{name}.select.by")
-                if self.evaluations[row.select.by].settings.get("split") != "validation":
-                    raise ValueError(
-                        f"rows.{name}.select.by: '{row.select.by}' must have settings: {{split: validation}}"
-                    )
+                self._check_selection(f"rows.{name}.select", name, row.select)
+        for name, row in self.rows.items():
+            self._check_published(f"rows.{name}.published", name, row.published)
         for number, order in enumerate(self.orders):
-            _check_names(order.rows, self.rows, f"orders.{number}.rows")
-            _check_names([order.evaluation], self.evaluations, f"orders.{number}.evaluation")
+            self._check_order(f"orders.{number}", order)
         if (self.paired_with is None) != (self.paired_by is None):
             raise ValueError("write both 'paired_with' and 'paired_by', or neither")
         if self.paired_with is not None and self.paired_by is not None:
             _check_names([self.paired_with], self.rows, "paired_with")
             _check_names([self.paired_by], self.evaluations, "paired_by")
         return self
+
+    def _check_budget(self, where: str, plan: BudgetPlan) -> None:
+        _check_names(plan.only or [], self.rows, f"{where}.only")
+        _check_names(plan.rows, self.rows, f"{where}.rows")
+        if left_out := [name for name in plan.rows if plan.only is not None and name not in plan.only]:
+            raise ValueError(
+                f"{where}.rows: '{left_out[0]}' is not among the rows of {where}.only: add it there, or leave its "
+                "change out"
+            )
+        _check_names(plan.every_row.evaluate or [], self.evaluations, f"{where}.every_row.evaluate")
+        for name, change in plan.rows.items():
+            _check_names(change.evaluate or [], self.evaluations, f"{where}.rows.{name}.evaluate")
+        _check_names(plan.evaluations, self.evaluations, f"{where}.evaluations")
+
+    def _check_selection(self, where: str, name: str, select: Select) -> None:
+        _check_names(select.row, self.rows, f"{where}.row")
+        for other in select.row:
+            if self.rows[other].model is None:
+                what = "is the row itself" if other == name else "has no model"
+                known = ", ".join(key for key, row in self.rows.items() if row.model is not None) or "none"
+                raise ValueError(f"{where}.row: '{other}' {what}; write rows that have a model: {known}")
+        _check_names([select.by], self.evaluations, f"{where}.by")
+        if self.evaluations[select.by].settings.get("split") != "validation":
+            raise ValueError(f"{where}.by: '{select.by}' must have settings: {{split: validation}}")
+
+    def _check_published(self, where: str, name: str, cells: list[PublishedCell]) -> None:
+        seen = set()
+        for cell in cells:
+            _check_names([cell.evaluation], self.evaluations, where)
+            self._require_evaluation(where, name, cell.evaluation)
+            if (cell.evaluation, cell.metric) in seen:
+                raise ValueError(f"{where}: '{cell.metric}' of '{cell.evaluation}' stands there twice; keep one")
+            seen.add((cell.evaluation, cell.metric))
+
+    def _check_order(self, where: str, order: OrderPlan) -> None:
+        _check_names(order.rows, self.rows, f"{where}.rows")
+        _check_names([order.evaluation], self.evaluations, f"{where}.evaluation")
+        for name in order.rows:
+            self._require_evaluation(f"{where}.evaluation", name, order.evaluation)
+            if (order.evaluation, order.metric) not in {(c.evaluation, c.metric) for c in self.rows[name].published}:
+                raise ValueError(
+                    f"{where}.rows: row '{name}' has no published '{order.metric}' of '{order.evaluation}'; add it to "
+                    f"rows.{name}.published, or take the row out"
+                )
+            grid = self.grid_of(name)
+            _check_names(order.where, grid, f"{where}.where, row '{name}'")
+            for key, value in order.where.items():
+                if value not in grid[key]:
+                    values = ", ".join(dict.fromkeys(map(str, grid[key])))
+                    raise ValueError(f"{where}.where.{key}: row '{name}' has no {value!r} in its grid, but {values}")
+
+    def _require_evaluation(self, where: str, name: str, evaluation: str) -> None:
+        has = self.evaluations_of(name)
+        if evaluation not in has:
+            raise ValueError(
+                f"{where}: row '{name}' is not evaluated by '{evaluation}'; add it to the row's 'evaluate', or write "
+                f"one that it has: {', '.join(sorted(has)) or 'none'}"
+            )
 
 
 def _check_names(used: Any, known: dict[str, Any], where: str) -> None:

@@ -33,8 +33,8 @@ class Workflow:
         self.forced = forced
         self.params: Params = load_params(config)
         self.experiments: dict[str, Experiment] = load_experiments()
-        self.plan: Plan = make_plan(self.params, self.experiments)
         self.layout = Layout(self.params.budget)
+        self.plan: Plan = make_plan(self.params, self.experiments, self.layout.published)
         check_format(self.layout.results)
         check_free_disk()
         for name, value in self.environment().items():

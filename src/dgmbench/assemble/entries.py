@@ -14,7 +14,8 @@ from dgmbench.data.transforms import Step, bits_per_dimension, convention
 from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
-from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow, combinations, spell
+from dgmbench.grids import combinations, spell
+from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow
 from dgmbench.schemas import EvaluationChange, Experiment, PublishedCell
 
 

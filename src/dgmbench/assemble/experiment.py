@@ -33,8 +33,9 @@ def assemble(
     """
     if experiment_name not in experiments:
         raise UserError(f"there is no experiment '{experiment_name}': {nearest(experiment_name, experiments)}")
-    plan = make_plan(params.model_copy(update={"experiments": [experiment_name]}), experiments)
-    return assemble_plan(experiment_name, experiments[experiment_name], plan, Path(results_root), Path(data_root))
+    results_root, one = Path(results_root), params.model_copy(update={"experiments": [experiment_name]})
+    plan = make_plan(one, experiments, results_root / "published")
+    return assemble_plan(experiment_name, experiments[experiment_name], plan, results_root, Path(data_root))
 
 
 def assemble_plan(name: str, experiment: Experiment, plan: Plan, results_root: Path, data_root: Path) -> list[Path]:

@@ -25,7 +25,8 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     """The published number of a cell; `fill` gives the values of the `{name}` placeholders.
 
     Raises:
-        UserError: no such file, column, placeholder or row, more than one row, or a value that is no number.
+        UserError: no such file, column, placeholder or row, more than one row, another kind, or a value that is no
+            number.
     """
     path = folder / f"{cell.file}.csv"
     if not path.is_file():
@@ -43,6 +44,8 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
         asked = ", ".join(f"{name}: {value}" for name, value in wanted.items())
         raise UserError(f"{where}: {len(matching)} rows of {path} match {{{asked}}}; {_hint(rows, wanted, matching)}")
     row = matching[0]
+    if row.get("kind", cell.kind) not in ("", cell.kind):
+        raise UserError(f"{where}: {path} says of it 'kind: {row['kind']}', and not '{cell.kind}'; write the same.")
     source = f"{cell.file}.csv, {', '.join(map(str, wanted.values()))}, column {cell.value}"
     if row.get("source"):
         source = f"{row['source']} ({source})"

@@ -36,9 +36,13 @@ _CHARACTERS, _MOST_LINES = 95, 12  # of a reason that stands in place of a figur
 
 @dataclass(frozen=True)
 class NameOf:
-    """Marks an option whose strings, or keys, name something of the experiment: it is looked up when planning."""
+    """Marks an option whose strings, or keys, name something of the experiment: it is looked up when planning.
+
+    With `grid` each key's value begins with the name of a setting that the key's evaluation has in its grid.
+    """
 
     what: Literal["column", "metric", "evaluation", "row", "hyper-parameter", "estimator"]
+    grid: bool = False
 
 
 ColumnNames = Annotated[list[str] | None, NameOf("column")]

@@ -25,7 +25,7 @@ from dgmbench.assemble.figures.base import (
     series_style,
     where,
 )
-from dgmbench.runs import spell
+from dgmbench.grids import spell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

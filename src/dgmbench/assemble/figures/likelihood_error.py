@@ -30,7 +30,7 @@ METRIC = "log_likelihood"
 
 class Options(FigureOptions):
     truth: EvaluationName = Field(description="The evaluation that the others are held against.")
-    work: Annotated[dict[str, tuple[str, float]], NameOf("evaluation")] = Field(
+    work: Annotated[dict[str, tuple[str, float]], NameOf("evaluation", grid=True)] = Field(
         description="Evaluation -> [setting of its grid, decoder passes for each unit of it]."
     )
     passes: str = Field("decoder passes for each example [count]", description="What the horizontal axis is called.")
