@@ -108,7 +108,9 @@ class Row(Schema):
     evaluate: list[str] = Field(default_factory=list, description="Names of the evaluations of this row.")
     seeds: int | None = Field(None, ge=1, description="Training seeds, where they differ from the budget's.")
     control: bool = Field(False, description="A row whose answer theory knows.")
-    select: Select | None = Field(None, description="Take the best variant of another row instead of a model.")
+    select: Select | None = Field(
+        None, description="Take the best variant of one or several other rows instead of a model."
+    )
     pending: str | None = Field(None, description="Published only: why there is no number of ours yet.")
     protocol: str | None = Field(None, description="What the ledger's protocol column says beside our numbers.")
     published: list[PublishedCell] = Field(default_factory=list, description="The published numbers of this row.")
@@ -130,12 +132,15 @@ class EvaluationPlan(Schema):
 
 
 class DatasetUse(Schema):
+    """One of a budget's datasets: an entry of the catalogue, and how its options differ."""
+
     name: str = Field(description="Name of the dataset (`dgmbench list datasets`).")
     options: dict[str, Any] = Field(default_factory=dict, description="Options that differ from the entry's.")
 
 
 class RowChange(Schema):
-    """How a budget changes a row: spec and grid keys replace those of the row."""
+    """How a budget changes a row, or with `every_row` all rows that have a model: the keys of spec and grid that it
+    gives replace those of the row, one by one."""
 
     spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters under this budget.")
     grid: Grid = Field(default_factory=dict, description="Grid values under this budget.")
@@ -156,7 +161,7 @@ class RowChange(Schema):
 
 
 class EvaluationChange(Schema):
-    """How a budget changes an evaluation."""
+    """How a budget changes an evaluation: the keys of settings and grid that it gives replace the evaluation's."""
 
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings under this budget.")
     grid: Grid = Field(default_factory=dict, description="Grid values under this budget.")
@@ -187,7 +192,8 @@ class BudgetPlan(Schema):
 
 
 class OrderPlan(Schema):
-    """Rows whose order is compared with the published one, by rank correlation."""
+    """Rows whose order is compared with the published one, by Spearman's rank correlation; a line of the table. Each
+    row must have a published number of this evaluation and metric."""
 
     title: str = Field(description="What the table prints for it.")
     evaluation: str = Field(description="The evaluation (column of the table) that orders them.")
@@ -201,8 +207,8 @@ class OrderPlan(Schema):
 class FigurePlan(Schema):
     """The experiment's main figure."""
 
-    name: str = Field(description="Module of dgmbench.assemble.figures that draws it.")
-    options: dict[str, Any] = Field(default_factory=dict, description="What the module may be told.")
+    name: str = Field(description="Which figure (its module of dgmbench.assemble.figures).")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options that differ from its defaults.")
 
 
 class Experiment(Schema):
