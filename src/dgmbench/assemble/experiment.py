@@ -56,15 +56,15 @@ def assemble_plan(name: str, experiment: Experiment, plan: Plan, results_root: P
         # Headings alone where nothing is compared: the rules declare the file for every experiment.
         f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),
     }
-    written = []
-    for file, text in texts.items():
-        written.append(results / "tables" / file)
-        write_text(written[-1], text)
-    written += draw_all(
+    written = draw_all(
         gather(entries, plan, archive, experiment.title, labels), experiment.figure, results / "figures", name
     )
     written.append(results / "provenance" / f"{name}.json")
     write_json(written[-1], provenance(entries, plan, name, experiment, archive))
+    # Last: an experiment that has tables counts as assembled, and the page then asks for all that goes with them.
+    for file, text in texts.items():
+        written.append(results / "tables" / file)
+        write_text(written[-1], text)
     return written
 
 
