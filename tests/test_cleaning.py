@@ -77,7 +77,9 @@ def test_what_a_table_still_shows_is_kept_until_the_table_is_made_anew(project, 
     provenance = layout.results / "provenance" / "patches-check.json"
     files.write_json(provenance, {"runs": {old: {}}})
     clean(synthetic.params(), experiments, layout, delete=True)
-    assert "1 more are kept, because the tables of patches-check still show them" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 more are kept, because the tables of patches-check still show them" in said
+    assert "`snakemake --cores all --config budget=demo` makes the tables" in said
     assert old in there(layout)
     files.write_json(provenance, {"runs": {runs[0].id: {}}})
     clean(synthetic.params(), experiments, layout, delete=True)

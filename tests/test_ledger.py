@@ -253,7 +253,7 @@ def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):
 def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     results, _, _, rows = assembled
     experiments = synthetic.experiments()
-    with pytest.raises(UserError, match="dgmbench assemble estimators-check"):
+    with pytest.raises(UserError, match="`dgmbench assemble estimators-check --budget demo` first"):
         ledger.collect(results, synthetic.params(), experiments)
     assert ledger.without_tables(results, synthetic.params(), experiments) == list(experiments)
     for name in experiments:

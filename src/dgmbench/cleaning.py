@@ -52,8 +52,8 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
     if kept:
         names = ", ".join(sorted({name for x in kept for name in x.shown}))
         print(
-            f"{len(kept)} more are kept, because the tables of {names} still show them: `snakemake` makes the tables "
-            "of what is asked for now."
+            f"{len(kept)} more are kept, because the tables of {names} still show them: `snakemake --cores all "
+            f"--config budget={params.budget}` makes the tables of what is asked for now."
         )
 
 

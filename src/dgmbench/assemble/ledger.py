@@ -92,7 +92,9 @@ def table_path(results: Path, experiment: str) -> Path:
     """The tidy table of an experiment that has been assembled."""
     path = results / "tables" / f"{experiment}.csv"
     if not path.is_file():
-        raise UserError(f"{path} is missing: run `dgmbench assemble {experiment}` first (snakemake does).")
+        raise UserError(
+            f"{path} is missing: run `dgmbench assemble {experiment} --budget {results.name}` first (snakemake does)."
+        )
     return path
 
 

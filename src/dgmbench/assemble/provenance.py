@@ -94,7 +94,8 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
         known = [p.stem for p in folder.glob("*.json")]
         raise UserError(
             f"no experiment '{experiment}' has been assembled under the budget '{budget}': "
-            f"{nearest(experiment, known)} ('dgmbench assemble {experiment}' assembles one that is planned.)"
+            f"{nearest(experiment, known)} ('dgmbench assemble {experiment} "
+            f"--budget {budget}' assembles one that is planned.)"
         )
     whole = read_json(path)
     cells = whole["cells"].values()

@@ -53,7 +53,9 @@ def build(params: Params, experiments: dict[str, Experiment], results_root: Path
     wanted = ledger.of_budget(params, experiments)
     pages = [ExperimentPage(name, experiment, params.budget, results) for name, experiment in wanted.items()]
     if not (results / "ledger.csv").is_file():
-        raise UserError(f"{results / 'ledger.csv'} is missing: collect the ledger first (snakemake does).")
+        raise UserError(
+            f"{results / 'ledger.csv'} is missing: run `dgmbench report --budget {params.budget}` (snakemake does)."
+        )
     rows = ledger.read_csv(results / "ledger.csv")
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -117,7 +119,9 @@ class ExperimentPage:
     def provenance(self) -> dict[str, Any]:
         path = self.results / "provenance" / f"{self.name}.json"
         if not path.is_file():
-            raise UserError(f"{path} is missing: assemble the experiment first (snakemake does).")
+            raise UserError(
+                f"{path} is missing: run `dgmbench assemble {self.name} --budget {self.budget}` first (snakemake does)."
+            )
         return read_json(path)
 
     @property
