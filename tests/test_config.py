@@ -1,6 +1,8 @@
 """What a person writes is checked before any work, and the answer is the YAML to write instead."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -158,6 +160,18 @@ def test_params_errors_say_what_to_write(values, sentence):
 def test_experiment_errors_name_the_place_and_what_to_write(plan, sentence):
     with pytest.raises(UserError, match=sentence):
         checked(Experiment, plan, "x.yaml")
+
+
+def test_the_readmes_selection_and_order_are_right():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "orders:" in block
+    )
+    row = {"model": "gmm", "evaluate": ["test", "validation"], "grid": {"components": [100, 200]}}
+    rows = {name: {**row, "published": [PUBLISHED]} for name in ("gmm", "student", "deep")}
+    plan = {**EXPERIMENT, "rows": rows | example["rows"], "orders": example["orders"]}
+    plan["budgets"] = {"smoke": {"datasets": [{"name": "digits"}]}}
+    assert checked(Experiment, plan, "README.md").rows["best-mixture"].select.row == ["gmm", "student"]
 
 
 def test_a_sentence_ends_once():
