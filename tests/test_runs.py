@@ -235,6 +235,13 @@ def test_published_numbers_are_looked_up_when_planning(tmp_path, change, sentenc
         plan(**change)
 
 
+def test_the_file_of_a_row_that_a_budget_leaves_out_is_looked_up_too(tmp_path):
+    rows = {**PLAN["rows"], "away": {"pending": "x", "published": [{**CELL, "evaluation": "test"}]}}
+    budgets = {"smoke": {"datasets": [MOONS], "only": ["g"]}}
+    with pytest.raises(UserError, match=r"experiment x, row away, published .*: there is no file .*table\.csv"):
+        make_plan(SMOKE, {"x": experiment(rows=rows, budgets=budgets)}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("figure", "sentence"),
     [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgmbench.assemble.figures.base import NameOf
 from dgmbench.assemble.figures.registry import figure
-from dgmbench.assemble.published import look_up
+from dgmbench.assemble.published import file_of, look_up
 from dgmbench.config import checked
 from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.base import Metric
@@ -41,7 +41,11 @@ def check_experiment(plan: "Plan", name: str, experiment: Experiment) -> None:
 
 
 def check_published(plan: "Plan", name: str, experiment: Experiment, folder: Path) -> None:
-    """Raises `UserError` where a published number that a planned row names cannot be found in the folder."""
+    """Raises `UserError` where a published number that a planned row names cannot be found in the folder, or a file
+    that any row names."""
+    for row_name, row in experiment.rows.items():
+        for cell in row.published:
+            file_of(cell, folder, f"experiment {name}, row {row_name}, published ({cell.evaluation}, {cell.metric})")
     for row in plan.rows[name]:
         for cell in row.row.published:
             where = f"experiment {name}, row {row.id}, published ({cell.evaluation}, {cell.metric})"
