@@ -15,7 +15,8 @@ from dgmbench.assemble import entries as entries_module
 from dgmbench.data.catalogue import Entry
 from dgmbench.data.transforms import Step
 from dgmbench.estimators.base import Metric
-from dgmbench.schemas import Experiment, Params
+from dgmbench.params import Params
+from dgmbench.schemas import Experiment
 
 BUDGET = "demo"
 LL = "log_likelihood"

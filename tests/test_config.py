@@ -9,7 +9,8 @@ import yaml
 
 from dgmbench.config import checked, load_experiments, load_params, read_mapping
 from dgmbench.errors import UserError
-from dgmbench.schemas import MIRROR_VARIABLE, Experiment, Params
+from dgmbench.params import MIRROR_VARIABLE, Params
+from dgmbench.schemas import Experiment
 
 EXPERIMENT = {
     "title": "t",

@@ -20,7 +20,7 @@ from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch, fetch_all
 from dgmbench.data.transfer import Stopped, Transfer, side_by_side
 from dgmbench.errors import UserError
-from dgmbench.schemas import MIRROR_VARIABLE, mirror_list
+from dgmbench.params import MIRROR_VARIABLE, mirror_list
 from dgmbench.workflow import Workflow
 
 ROOT = Path(__file__).parents[1]

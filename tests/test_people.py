@@ -10,7 +10,7 @@ import pytest
 
 from dgmbench import people, starting
 from dgmbench.errors import UserError
-from dgmbench.schemas import Params
+from dgmbench.params import Params
 
 ROOT = Path(__file__).parents[1]
 

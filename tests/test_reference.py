@@ -8,7 +8,8 @@ import pytest
 
 from dgmbench import reference
 from dgmbench.errors import UserError
-from dgmbench.schemas import Experiment, Params
+from dgmbench.params import Params
+from dgmbench.schemas import Experiment
 
 ROOT = Path(__file__).parents[1]
 

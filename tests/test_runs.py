@@ -14,8 +14,9 @@ from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
 from dgmbench.files import short_hash
 from dgmbench.grids import combinations, spell
+from dgmbench.params import Params
 from dgmbench.runs import PICTURE, Evaluation, Run, make_plan
-from dgmbench.schemas import Experiment, Params
+from dgmbench.schemas import Experiment
 from dgmbench.training.run import seed_from
 
 MOONS = {"name": "toys-two-moons", "options": {"train": 300, "validation": 100, "test": 100}}

@@ -119,8 +119,8 @@ def test_what_cannot_be_a_dataset_is_refused_and_leaves_nothing(own, tmp_path):
     ],
 )
 def test_an_experiment_of_every_model_that_accepts_a_dataset(tmp_path, monkeypatch, dataset, models, left_out):
+    from dgmbench.params import Params
     from dgmbench.runs import make_plan
-    from dgmbench.schemas import Params
 
     monkeypatch.setattr(starting, "EXPERIMENTS_ROOT", tmp_path)
     experiment = Experiment.model_validate(yaml.safe_load(starting.new_experiment("try-it", dataset).read_text()))

@@ -13,9 +13,10 @@ import yaml
 
 from dgmbench.files import canonical_json, read_json
 from dgmbench.layout import Layout
+from dgmbench.params import Params
 from dgmbench.people import console, table
 from dgmbench.runs import make_plan
-from dgmbench.schemas import Experiment, Params
+from dgmbench.schemas import Experiment
 
 _IDENTITY = re.compile("[0-9a-f]{12}")
 _MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")

@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dgmbench.errors import UserError, nearest
-from dgmbench.schemas import MIRROR_VARIABLE, Experiment, Params
+from dgmbench.params import MIRROR_VARIABLE, Params
+from dgmbench.schemas import Experiment
 
 OFFLINE_VARIABLE = "DGMBENCH_OFFLINE"
 Checked = TypeVar("Checked", bound=BaseModel)

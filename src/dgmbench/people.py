@@ -9,7 +9,7 @@ from rich.table import Table
 
 from dgmbench.config import load_experiments
 from dgmbench.errors import UserError
-from dgmbench.schemas import Params
+from dgmbench.params import Params
 
 
 def console() -> Console:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
+from dgmbench.params import Params
 from dgmbench.schemas import (
     BudgetPlan,
     DatasetUse,
@@ -24,7 +25,6 @@ from dgmbench.schemas import (
     Experiment,
     FigurePlan,
     OrderPlan,
-    Params,
     PublishedCell,
     Row,
     RowChange,

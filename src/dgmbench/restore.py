@@ -18,10 +18,10 @@ from dgmbench.data.fetch import MANIFEST
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, sha256_file
 from dgmbench.layout import Layout
+from dgmbench.params import Params
 from dgmbench.people import console, table
 from dgmbench.progress import ConsoleProgress, Progress
 from dgmbench.report.site import build
-from dgmbench.schemas import Params
 from dgmbench.workflow import Workflow
 
 OK, MISSING, ALTERED = "ok", "missing", "altered"

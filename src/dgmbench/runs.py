@@ -19,8 +19,9 @@ from dgmbench.fingerprint import code_fingerprint
 from dgmbench.grids import combinations, spell
 from dgmbench.models.base import capabilities
 from dgmbench.models.registry import model_class, model_module
+from dgmbench.params import Params
 from dgmbench.plan_checks import check_experiment, check_published
-from dgmbench.schemas import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange
+from dgmbench.schemas import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Row, RowChange
 
 PICTURE = ""  # the metric of a cell whose evaluation gives arrays for a picture, and no number
 

@@ -1,9 +1,9 @@
-"""Schemas of what a person writes: params.yaml and the experiments; `dgmbench.config` reads and checks them.
+"""Schemas of an experiment: rows, evaluations, published numbers, orders, figure, budgets.
 
-The same schemas write the default params.yaml, the JSON Schema files and the reference page (docs/reference.md).
+`dgmbench.config` reads and checks them. They write its JSON Schema file and the reference page too (docs/reference.md).
 """
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,9 +11,6 @@ from dgmbench.errors import nearest
 from dgmbench.estimators.base import Kind
 
 Budget = Literal["smoke", "demo", "laptop", "paper"]
-BUDGETS: tuple[str, ...] = get_args(Budget)
-MIRROR_VARIABLE = "DGMBENCH_MIRROR"
-
 
 # A grid without values would leave its row or column out, in silence.
 Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
@@ -21,51 +18,6 @@ Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Params(Schema):
-    """What a user sets, in params.yaml or with `snakemake --config name=value`."""
-
-    budget: Budget = Field(
-        "demo",
-        description="How much work: smoke (seconds, for tests), demo (data inside installed packages, minutes), "
-        "laptop (real data, hours on two cores), paper (as published; a GPU cluster).",
-    )
-    experiments: list[str] | Literal["all"] = Field(
-        "all", description="Names of the experiments to run (see `dgmbench list experiments`), or all."
-    )
-    seeds: int | None = Field(
-        None, ge=1, le=1000, description="Training seeds for each run; null takes what each experiment says."
-    )
-    device: Literal["cpu", "cuda"] = Field(
-        "cpu", description="Where models are trained and evaluated. Bit-identical reruns are promised on the CPU."
-    )
-    mirror: str | list[str] | None = Field(
-        None,
-        description="A folder or base URL that holds the datasets' canonical files, asked before their own "
-        "addresses; or a list of several, asked in this order. The environment variable "
-        f"{MIRROR_VARIABLE} sets it too. A comma separates several, there and here.",
-    )
-    offline: bool = Field(False, description="Never use the network: only the mirror and installed packages.")
-    checkpoint_seconds: float = Field(
-        30.0, ge=0, description="Least time between two checkpoints of a training, in seconds."
-    )
-
-    @property
-    def mirrors(self) -> tuple[str, ...]:
-        """The folders and base URLs of `mirror`, in their order."""
-        return mirror_list(self.mirror)
-
-    @field_validator("experiments", mode="before")
-    @classmethod
-    def _one_name(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) and value != "all" else value
-
-
-def mirror_list(mirror: str | list[str] | None) -> tuple[str, ...]:
-    """What `mirror` names, one or several with commas between them, as a list without repetitions."""
-    given = [mirror] if isinstance(mirror, str) else mirror or []
-    return tuple(dict.fromkeys(one.strip() for several in given for one in several.split(",") if one.strip()))
 
 
 class PublishedCell(Schema):

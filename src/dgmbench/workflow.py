@@ -15,8 +15,9 @@ from dgmbench.errors import UserError
 from dgmbench.files import sha256_file, short_hash
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.layout import Layout, check_format
+from dgmbench.params import MIRROR_VARIABLE, Params
 from dgmbench.runs import Plan, make_plan
-from dgmbench.schemas import MIRROR_VARIABLE, Experiment, Params
+from dgmbench.schemas import Experiment
 
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 

@@ -13,8 +13,9 @@ from dgmbench.assemble.tables import row_labels, view
 from dgmbench.assemble.tables_text import latex, markdown
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import write_json, write_text
+from dgmbench.params import Params
 from dgmbench.runs import Plan, make_plan
-from dgmbench.schemas import Experiment, Params
+from dgmbench.schemas import Experiment
 
 
 def assemble(

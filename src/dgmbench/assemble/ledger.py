@@ -11,8 +11,9 @@ from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
+from dgmbench.params import Params
 from dgmbench.runs import PICTURE
-from dgmbench.schemas import Experiment, Params
+from dgmbench.schemas import Experiment
 
 COLUMNS = (
     *("experiment", "dataset", "model", "variant", "metric", "unit", "kind"),

@@ -16,9 +16,10 @@ from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, write_text
 from dgmbench.format import duration, names, number, spread
+from dgmbench.params import Params
 from dgmbench.report.cards import cards
 from dgmbench.runs import make_plan
-from dgmbench.schemas import Experiment, Params
+from dgmbench.schemas import Experiment
 
 FOLDER = Path(__file__).parent
 FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}
