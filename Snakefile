@@ -83,8 +83,10 @@ onerror:
     if stopped_by_hand(log):
         print("\nStopped: what was done is kept, and the same command continues.")
     else:
-        shell("dgmbench assemble --all && dgmbench report")
-        BENCH.date_back()
+        try:
+            shell("(dgmbench assemble --all || true) && dgmbench report --present")
+        finally:
+            BENCH.date_back()
         print(
             f"\nSome jobs failed; the report shows what is there: {RESULTS}/report/index.html"
         )

@@ -10,12 +10,13 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from dgmbench import files, runs
+from dgmbench import files, plan_checks, runs
 from dgmbench.assemble import entries as entries_module
-from dgmbench.config import Experiment, Params
 from dgmbench.data.catalogue import Entry
 from dgmbench.data.transforms import Step
 from dgmbench.estimators.base import Metric
+from dgmbench.params import Params
+from dgmbench.schemas import Experiment
 
 BUDGET = "demo"
 LL = "log_likelihood"
@@ -63,6 +64,7 @@ def stand_ins(monkeypatch) -> None:
     monkeypatch.setattr(runs, "estimator_module", lambda name: name)
     monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "c0de")
     monkeypatch.setattr(entries_module, "estimator", fake.__getitem__)
+    monkeypatch.setattr(plan_checks, "estimator", fake.__getitem__)
     monkeypatch.setattr(runs.catalogue, "resolve", lambda name, options=None: ref(name, options or {}, "1dent"))
     describe = lambda ref: SimpleNamespace(values="binary", shape=shapes[ref.name])  # noqa: E731
     monkeypatch.setattr(runs.catalogue, "describe", describe)

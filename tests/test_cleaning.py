@@ -80,6 +80,7 @@ def test_what_a_table_still_shows_is_kept_until_the_table_is_made_anew(project, 
     clean(synthetic.params(), experiments, layout, delete=True)
     said = capsys.readouterr().out
     assert "1 superseded run is kept, with or without --yes, because the tables of patches-check still show it" in said
+    assert "once `snakemake --cores all --config budget=demo` has made these tables anew" in said
     assert old in there(layout)
     files.write_json(provenance, {"runs": {runs[0].id: {}}})
     clean(synthetic.params(), experiments, layout, delete=True)

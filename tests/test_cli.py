@@ -4,6 +4,7 @@ import errno
 import json
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -42,6 +43,62 @@ def test_every_verb_says_what_it_does():
 
 def test_version():
     assert CliRunner().invoke(cli.app, ["--version"]).output == f"dgmbench {__version__}\n"
+
+
+def assembling(monkeypatch, tmp_path, fails: dict[str, Exception]):
+    """`dgmbench assemble` of three made-up experiments: what was assembled, and how it is called."""
+    import dgmbench.assemble.experiment as experiment
+    import dgmbench.config as config
+
+    monkeypatch.chdir(tmp_path)
+    made = []
+
+    def assemble(name, params, experiments, without_files):
+        if name in fails:
+            raise fails[name]
+        made.append(name)
+        return [tmp_path]
+
+    whole = {name: SimpleNamespace(budgets={"smoke": None}) for name in ("one", "two", "three")}
+    monkeypatch.setattr(experiment, "assemble", assemble)
+    monkeypatch.setattr(config, "load_experiments", lambda: whole)
+    return made, lambda *words: CliRunner().invoke(cli.app, ["assemble", *words, "--budget", "smoke"])
+
+
+@pytest.mark.parametrize("error", [UserError("no such figure."), KeyError("column"), ValueError()])
+def test_an_experiment_that_cannot_be_assembled_costs_no_other(monkeypatch, tmp_path, error):
+    made, call = assembling(monkeypatch, tmp_path, {"two": error})
+    done = call("--all")
+    assert made == ["one", "three"]
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception).startswith("1 of 3 experiments could not be assembled:\n  two: ")
+    assert type(call("two").exception) is type(error)
+
+
+def test_all_experiments_that_can_be_assembled_are(monkeypatch, tmp_path):
+    made, call = assembling(monkeypatch, tmp_path, {})
+    assert call("--all").exit_code == 0
+    assert made == ["one", "two", "three"]
+
+
+def test_a_page_of_what_is_present_leaves_the_others_out(monkeypatch, tmp_path):
+    import dgmbench.assemble.ledger as ledger
+    import dgmbench.config as config
+    import dgmbench.report.site as site
+
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "results/smoke/tables/one.csv"
+    table.parent.mkdir(parents=True)
+    table.touch()
+    whole = {name: SimpleNamespace(budgets={"smoke": None}) for name in ("one", "two", "three")}
+    asked = []
+    monkeypatch.setattr(config, "load_experiments", lambda: whole)
+    monkeypatch.setattr(ledger, "collect", lambda *_: "ledger")
+    monkeypatch.setattr(site, "build", lambda params, *_: asked.append(params.experiments))
+    call = ["report", "--budget", "smoke", "--only", "one", "--only", "two"]
+    assert CliRunner().invoke(cli.app, call).exit_code == 0
+    assert CliRunner().invoke(cli.app, [*call, "--present"]).exit_code == 0
+    assert asked == [["one", "two"], ["one"]]
 
 
 def test_a_persons_mistake_is_its_sentence_and_status_2(ended):

@@ -1,20 +1,16 @@
 """What a person writes is checked before any work, and the answer is the YAML to write instead."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 
-from dgmbench.config import (
-    MIRROR_VARIABLE,
-    Experiment,
-    Params,
-    checked,
-    load_experiments,
-    load_params,
-    read_mapping,
-)
+from dgmbench.config import checked, load_experiments, load_params, read_mapping
 from dgmbench.errors import UserError
+from dgmbench.params import MIRROR_VARIABLE, Params
+from dgmbench.schemas import Experiment
 
 EXPERIMENT = {
     "title": "t",
@@ -33,6 +29,23 @@ EXPERIMENT = {
     "figure": {"name": "likelihood_bars"},
     "budgets": {"smoke": {"datasets": [{"name": "digits"}], "rows": {"m": {"spec": {"iterations": 2}}}}},
 }
+PUBLISHED = {
+    "evaluation": "test",
+    "file": "table",
+    "where": {"model": "gmm"},
+    "value": "nll",
+    "kind": "exact",
+    "tolerance": 1,
+    "protocol": "as printed",
+}
+CHOSEN_AMONG_G = {"select": {"row": "g", "by": "validation"}}
+ORDER = {"title": "o", "evaluation": "test", "rows": ["m"], "where": {"components": 1}}
+
+
+def ordered(**changes):
+    """EXPERIMENT with a published number and one order, changed."""
+    plan = altered("rows", "m", "published", value=[PUBLISHED])
+    return {**plan, "orders": [{**ORDER, **changes}]}
 
 
 def altered(*path, value):
@@ -50,6 +63,7 @@ def altered(*path, value):
 
 def test_the_example_is_right():
     assert checked(Experiment, EXPERIMENT, "x.yaml").rows["best"].select.by == "validation"
+    assert checked(Experiment, ordered(), "x.yaml").orders[0].where == {"components": 1}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +107,52 @@ def test_params_errors_say_what_to_write(values, sentence):
             r"budgets\.smoke\.rows\.m\.evaluate: there is no 'tests', did you mean 'test'",
         ),
         (altered("rows", "best", "select", "row", value=["m", "mm"]), r"rows\.best\.select\.row: there is no 'mm'"),
+        (
+            altered("rows", "best", "select", "row", value=["m", "best"]),
+            r"rows\.best\.select\.row: 'best' is the row itself; write rows that have a model: g, m",
+        ),
+        (
+            altered("rows", value={**EXPERIMENT["rows"], "g": {"pending": "x"}, "best": CHOSEN_AMONG_G}),
+            r"rows\.best\.select\.row: 'g' has no model; write rows that have a model: m",
+        ),
+        (
+            altered("rows", "m", "grid", "components", value=[]),
+            r"rows\.m\.grid\.components: has no value; write at least one, or leave 'components' out",
+        ),
+        (
+            altered("budgets", "smoke", "rows", "m", value={"grid": {"components": []}}),
+            r"budgets\.smoke\.rows\.m\.grid\.components: has no value",
+        ),
+        (
+            altered("evaluations", "test", "grid", value={"examples": []}),
+            r"evaluations\.test\.grid\.examples: has no value",
+        ),
+        (
+            altered("budgets", "smoke", "evaluations", value={"test": {"grid": {"examples": []}}}),
+            r"budgets\.smoke\.evaluations\.test\.grid\.examples: has no value",
+        ),
+        (
+            altered("rows", "g", "published", value=[{**PUBLISHED, "evaluation": "validation"}]),
+            r"rows\.g\.published: row 'g' is not evaluated by 'validation'; add it to .* one that it has: test",
+        ),
+        (
+            altered("rows", "g", "published", value=[PUBLISHED, PUBLISHED]),
+            r"rows\.g\.published: 'log_likelihood' of 'test' stands there twice; keep one",
+        ),
+        (
+            altered("rows", "g", "published", value=[{**PUBLISHED, "kind": "bound"}]),
+            r"rows\.g\.published\.0\.kind: input should be 'exact', 'lower-bound'",
+        ),
+        (ordered(rows=["mm"]), r"orders\.0\.rows: there is no 'mm'"),
+        (ordered(evaluation="tset"), r"orders\.0\.evaluation: there is no 'tset', did you mean 'test'"),
+        (ordered(rows=["g"], evaluation="validation"), r"orders\.0\.evaluation: row 'g' is not evaluated by 'valid"),
+        (
+            ordered(rows=["g"]),
+            r"orders\.0\.rows: row 'g' has no published 'log_likelihood' of 'test'; add it",
+        ),
+        (ordered(metric="bits"), r"orders\.0\.rows: row 'm' has no published 'bits' of 'test'"),
+        (ordered(where={"component": 1}), r"orders\.0\.where, row 'm': there is no 'component', did you mean"),
+        (ordered(where={"components": 3}), r"orders\.0\.where\.components: row 'm' has no 3 in its grid, but 1, 2"),
         (altered("budgets", "smoke", "datasets", value=[]), r"budgets\.smoke\.datasets: .*at least 1 item"),
         (altered("figure", value=...), r"figure: is missing; write 'figure: \.\.\.'"),
         (altered("paired_with", value="g"), r"both 'paired_with' and 'paired_by', or neither"),
@@ -101,6 +161,35 @@ def test_params_errors_say_what_to_write(values, sentence):
 def test_experiment_errors_name_the_place_and_what_to_write(plan, sentence):
     with pytest.raises(UserError, match=sentence):
         checked(Experiment, plan, "x.yaml")
+
+
+def test_the_readmes_selection_and_order_are_right():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = (
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "orders:" in block
+    )
+    row = {"model": "gmm", "evaluate": ["test", "validation"], "grid": {"components": [100, 200]}}
+    rows = {name: {**row, "published": [PUBLISHED]} for name in ("gmm", "student", "deep")}
+    plan = {**EXPERIMENT, "rows": rows | example["rows"], "orders": example["orders"]}
+    plan["budgets"] = {"smoke": {"datasets": [{"name": "digits"}]}}
+    assert checked(Experiment, plan, "README.md").rows["best-mixture"].select.row == ["gmm", "student"]
+
+
+def test_a_sentence_ends_once():
+    for name, ending in (("tset", "did you mean 'test'?"), ("xyzzy", "known: test, validation.")):
+        with pytest.raises(UserError) as error:
+            checked(Experiment, altered("rows", "g", "evaluate", value=[name]), "x.yaml")
+        assert str(error.value).endswith(f", {ending}")
+
+
+def test_budgets_that_change_every_row_and_the_rows_of_a_selection_count_for_what_a_row_has():
+    plan = ordered(rows=["best"], where={"components": 3})
+    plan["rows"]["best"]["published"] = [PUBLISHED]
+    plan["budgets"]["smoke"]["every_row"] = {"grid": {"components": [3]}}
+    assert checked(Experiment, plan, "x.yaml").grid_of("best") == {"components": [1, 2, 3]}
+    plan["rows"]["g"]["published"] = [{**PUBLISHED, "evaluation": "validation"}]
+    plan["budgets"]["smoke"]["rows"]["g"] = {"evaluate": ["validation"]}
+    assert checked(Experiment, plan, "x.yaml").evaluations_of("g") == {"test", "validation"}
 
 
 def test_several_mistakes_are_all_said():

@@ -15,11 +15,12 @@ from serving import serving
 from typer.testing import CliRunner
 
 from dgmbench import cli, fetching
-from dgmbench.config import MIRROR_VARIABLE, load_params, mirror_list
+from dgmbench.config import load_params
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch, fetch_all
 from dgmbench.data.transfer import Stopped, Transfer, side_by_side
 from dgmbench.errors import UserError
+from dgmbench.params import MIRROR_VARIABLE, mirror_list
 from dgmbench.workflow import Workflow
 
 ROOT = Path(__file__).parents[1]
@@ -255,6 +256,8 @@ def test_a_mirror_is_one_or_several(mirror, mirrors, monkeypatch):
 
 def test_jobs_get_the_mirrors_by_the_environment_and_no_rule_knows_them(project, monkeypatch):
     (project / "workflow").symlink_to(ROOT / "workflow")
+    (project / "results").mkdir()
+    (project / "results/published").symlink_to(ROOT / "results/published")
     monkeypatch.setattr(catalogue, "CATALOGUE", Path(catalogue.__file__).parent / "catalogue")
     made = []
     for mirror in (["/a b", "https://c/d"], None):

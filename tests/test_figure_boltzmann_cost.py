@@ -48,7 +48,7 @@ def _style():
 
 
 def test_dots_are_the_cells_and_stand_beside_their_names():
-    seconds, shares = boltzmann_cost.draw(figure_data(made_up()), {}).axes
+    seconds, shares = boltzmann_cost.draw(figure_data(made_up()), boltzmann_cost.Options()).axes
     for panel, names in ((seconds, boltzmann_cost.SECONDS), (shares, boltzmann_cost.SHARES)):
         labels = {tick.get_text(): height for tick, height in zip(panel.get_yticklabels(), panel.get_yticks())}
         line = next(line for line in panel.get_lines() if len(line.get_xdata()) == len(names))
@@ -61,19 +61,19 @@ def test_dots_are_the_cells_and_stand_beside_their_names():
 
 
 def test_several_columns_are_told_apart():
-    assert not boltzmann_cost.draw(figure_data(made_up()), {}).legends
-    (legend,) = boltzmann_cost.draw(figure_data(made_up(("a", "b"))), {}).legends
+    assert not boltzmann_cost.draw(figure_data(made_up()), boltzmann_cost.Options()).legends
+    (legend,) = boltzmann_cost.draw(figure_data(made_up(("a", "b"))), boltzmann_cost.Options()).legends
     assert [text.get_text() for text in legend.get_texts()] == ["RBM, a", "RBM, b"]
 
 
 @pytest.mark.parametrize("cells", [made_up().iloc[:0], made_up(obtained=np.nan), made_up(estimator="em_cost")])
 def test_without_times_it_says_so(cells):
-    (axes,) = boltzmann_cost.draw(figure_data(cells), {}).axes
+    (axes,) = boltzmann_cost.draw(figure_data(cells), boltzmann_cost.Options()).axes
     assert "No time" in axes.texts[0].get_text()
 
 
 def test_equal_figures_give_equal_bytes(tmp_path):
     for folder in ("a", "b"):
-        save(boltzmann_cost.draw(figure_data(made_up()), {}), tmp_path / folder, "f")
+        save(boltzmann_cost.draw(figure_data(made_up()), boltzmann_cost.Options()), tmp_path / folder, "f")
     for end in FORMATS:
         assert (tmp_path / "a" / f"f.{end}").read_bytes() == (tmp_path / "b" / f"f.{end}").read_bytes()

@@ -76,7 +76,7 @@ def exponents(panel, expected="exponent"):
 
 
 def test_a_column_for_each_size_with_units_and_log_axes():
-    figure = em_cost.draw(figure_data(made_up()), {})
+    figure = em_cost.draw(figure_data(made_up()), em_cost.Options())
     above, below = figure.axes[:3], figure.axes[3:]
     assert [panel.get_title(loc="left") for panel in above] == ["a  examples", "b  components", "c  dimensions"]
     assert all(panel.get_xscale() == "log" and panel.get_yscale() == "log" for panel in above)
@@ -86,7 +86,7 @@ def test_a_column_for_each_size_with_units_and_log_axes():
 
 
 def test_exact_powers_are_recovered_and_written_for_every_series():
-    figure = em_cost.draw(figure_data(made_up()), {})
+    figure = em_cost.draw(figure_data(made_up()), em_cost.Options())
     for panel, law in zip(figure.axes[:3], LAWS.values()):
         told = exponents(panel)
         assert list(told) == ["ours, float32", "ours, float64", "scikit-learn, float32", "scikit-learn, float64"]
@@ -94,7 +94,7 @@ def test_exact_powers_are_recovered_and_written_for_every_series():
 
 
 def test_noisy_powers_are_recovered_within_their_standard_errors():
-    figure = em_cost.draw(figure_data(made_up(wobble=0.1)), {})
+    figure = em_cost.draw(figure_data(made_up(wobble=0.1)), em_cost.Options())
     for panel, law in zip(figure.axes[:3], LAWS.values()):
         for slope, error in exponents(panel).values():
             assert 0 < error < 0.1
@@ -109,7 +109,7 @@ def test_exponents_that_the_table_has_are_the_ones_written():
         for precision, shift in (("float32", 0.0), ("float64", 0.01))
         for metric, value in (("exponent", LAWS[axis] - 0.1 + shift), ("peer_exponent", LAWS[axis] + 0.1 + shift))
     ]
-    figure = em_cost.draw(figure_data(pd.concat([made_up(), pd.DataFrame(table)])), {})
+    figure = em_cost.draw(figure_data(pd.concat([made_up(), pd.DataFrame(table)])), em_cost.Options())
     for panel, law in zip(figure.axes[:3], LAWS.values()):
         told = exponents(panel, "exponent, as in the table")
         wanted = [law - 0.1, law - 0.09, law + 0.1, law + 0.11]
@@ -118,7 +118,7 @@ def test_exponents_that_the_table_has_are_the_ones_written():
 
 def test_points_are_the_cells():
     cells = made_up(wobble=0.1)
-    figure = em_cost.draw(figure_data(cells), {})
+    figure = em_cost.draw(figure_data(cells), em_cost.Options())
     drawn = [np.asarray(line.get_ydata(), float) for line in figure.axes[0].get_lines()]
     for (precision, metric), _ in SECONDS.items():
         chosen = (cells["metric"] == metric) & (cells["evaluation_name"] == "over-examples")
@@ -136,7 +136,7 @@ def test_points_are_the_cells():
 def test_the_peer_is_left_out_where_it_saw_fewer_examples():
     cells = made_up(axes=["examples"])
     cells["settings"] = [{**settings, "peer_examples": 50000} for settings in cells["settings"]]
-    (panel, _) = em_cost.draw(figure_data(cells), {}).axes
+    (panel, _) = em_cost.draw(figure_data(cells), em_cost.Options()).axes
     points = [
         (x, y)
         for line in panel.get_lines()
@@ -150,7 +150,7 @@ def test_the_peer_is_left_out_where_it_saw_fewer_examples():
 def test_two_sizes_are_drawn_without_an_exponent():
     cells = made_up(axes=["components"])
     few = cells[[settings["components"] <= 20 for settings in cells["settings"]]]
-    panel, below = em_cost.draw(figure_data(few), {}).axes
+    panel, below = em_cost.draw(figure_data(few), em_cost.Options()).axes
     assert not panel.texts
     assert sum(len(line.get_xdata()) == 2 for line in panel.get_lines()) >= 4
     assert below.get_xlabel() == "components [count]"
@@ -160,12 +160,12 @@ def test_two_sizes_are_drawn_without_an_exponent():
     "cells", [made_up().iloc[:0], made_up(evaluation_name="one").iloc[:1], made_up(obtained=np.nan)]
 )
 def test_without_two_sizes_it_says_so(cells):
-    (axes,) = em_cost.draw(figure_data(cells), {}).axes
+    (axes,) = em_cost.draw(figure_data(cells), em_cost.Options()).axes
     assert "No time" in axes.texts[0].get_text()
 
 
 def test_equal_figures_give_equal_bytes(tmp_path):
     for folder in ("a", "b"):
-        save(em_cost.draw(figure_data(made_up(wobble=0.1)), {}), tmp_path / folder, "f")
+        save(em_cost.draw(figure_data(made_up(wobble=0.1)), em_cost.Options()), tmp_path / folder, "f")
     for end in FORMATS:
         assert (tmp_path / "a" / f"f.{end}").read_bytes() == (tmp_path / "b" / f"f.{end}").read_bytes()

@@ -24,7 +24,7 @@ def lines(drawn) -> dict:
 
 def test_every_start_has_its_line_through_its_cells():
     with style():
-        drawn = label_efficiency.draw(data(("dbn",)), {})
+        drawn = label_efficiency.draw(data(("dbn",)), label_efficiency.Options())
     found = lines(drawn)
     assert found.keys() == {"tuned, start: features", "tuned, start: random"}
     assert list(found["tuned, start: random"].get_xdata()) == [10, 50]
@@ -35,7 +35,7 @@ def test_every_start_has_its_line_through_its_cells():
 
 def test_rows_are_named_where_there_are_several():
     with style():
-        drawn = label_efficiency.draw(data(("dbn", "other")), {})
+        drawn = label_efficiency.draw(data(("dbn", "other")), label_efficiency.Options())
     assert {"DBN, tuned, start: features", "other, tuned, start: random"} <= lines(drawn).keys()
 
 
@@ -43,4 +43,4 @@ def test_nothing_to_show_says_so():
     empty = data(("dbn",))
     empty.cells["obtained"] = float("nan")
     with style():
-        assert "yet" in label_efficiency.draw(empty, {}).axes[0].texts[0].get_text()
+        assert "yet" in label_efficiency.draw(empty, label_efficiency.Options()).axes[0].texts[0].get_text()

@@ -45,7 +45,7 @@ def _style():
 
 
 def test_a_column_for_each_machine_with_units_and_shared_scales():
-    figure = log_z.draw(figure_data(made_up()), {})
+    figure = log_z.draw(figure_data(made_up()), log_z.Options())
     panels = np.array(figure.axes).reshape(3, 3)
     assert [p.get_title(loc="left") for p in panels[0]] == ["a  weak couplings", "b  trained", "c  strong couplings"]
     assert all("[nats]" in p.get_ylabel() for p in panels[:2, 0])
@@ -58,7 +58,7 @@ def test_a_column_for_each_machine_with_units_and_shared_scales():
 
 
 def test_points_are_the_cells_and_the_bracket_has_twice_the_work():
-    figure = log_z.draw(figure_data(made_up()), {})
+    figure = log_z.draw(figure_data(made_up()), log_z.Options())
     panels = np.array(figure.axes).reshape(3, 3)
     once, twice = 20 * np.array(TEMPERATURES), 40 * np.array(TEMPERATURES)
     for place in range(3):
@@ -72,12 +72,12 @@ def test_points_are_the_cells_and_the_bracket_has_twice_the_work():
 
 
 def test_chains_and_transitions_outside_the_grid_are_told_by_options():
-    figure = log_z.draw(figure_data(made_up(machines=["weak"])), {"chains": 50, "transitions": 3})
+    figure = log_z.draw(figure_data(made_up(machines=["weak"])), log_z.Options(chains=50, transitions=3))
     assert lines(figure.axes[1], 150 * np.array(TEMPERATURES))
 
 
 def test_numbers_of_chains_in_the_grid_are_told_apart():
-    figure = log_z.draw(figure_data(made_up(machines=["weak"], chains=(20, 100), in_grid=True)), {})
+    figure = log_z.draw(figure_data(made_up(machines=["weak"], chains=(20, 100), in_grid=True)), log_z.Options())
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()][-2:] == ["20 chains", "100 chains"]
     for count, face in ((20, log_z.series_style(0)["color"]), (100, "white")):
@@ -96,12 +96,13 @@ def test_numbers_of_chains_in_the_grid_are_told_apart():
     "cells", [made_up().iloc[:0], made_up()[made_up()["metric"] == "log_z"], made_up(obtained=np.nan)]
 )
 def test_without_repetitions_it_says_so(cells):
-    (axes,) = log_z.draw(figure_data(cells), {}).axes
+    (axes,) = log_z.draw(figure_data(cells), log_z.Options()).axes
     assert "No repetition" in axes.texts[0].get_text()
 
 
 def test_it_is_written_and_equal_cells_give_equal_bytes(tmp_path):
-    written = [save(log_z.draw(figure_data(made_up()), {}), tmp_path / name, "log-z") for name in ("one", "two")]
+    figures = {name: log_z.draw(figure_data(made_up()), log_z.Options()) for name in ("one", "two")}
+    written = [save(figure, tmp_path / name, "log-z") for name, figure in figures.items()]
     for first, second, extension in zip(*written, FORMATS, strict=True):
         assert first.suffix == f".{extension}"
         assert first.read_bytes() == second.read_bytes()

@@ -29,7 +29,8 @@ def panels():
         row("best", None, np.nan, published=156.2),
     ]
     with style():
-        figure = patch_likelihood.draw(FigureData("made up", pd.DataFrame(cells), {}, {}, {}, {}, {}), {})
+        data = FigureData("made up", pd.DataFrame(cells), {}, {}, {}, {}, {})
+        figure = patch_likelihood.draw(data, patch_likelihood.Options())
         figure.draw_without_rendering()
         return figure.axes
 

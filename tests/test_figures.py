@@ -1,5 +1,7 @@
 """Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
 
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -13,11 +15,12 @@ from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars, patch_likelihood, samples, training
 from dgmbench.assemble.figures.base import FORMATS, nothing_to_show, save, style
-from dgmbench.assemble.figures.collecting import draw_all, figure_names, gather
+from dgmbench.assemble.figures.collecting import draw_all, gather
+from dgmbench.assemble.figures.registry import figure, figure_modules
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import FigurePlan
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.schemas import FigurePlan
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def labelled(axes):
 
 def test_ais_panel_is_drawn_relative_to_the_exact_value(figure_data):
     data = figure_data["estimators-check"]
-    panel = estimators_against_truth.draw(data, {}).axes[0]
+    panel = estimators_against_truth.draw(data, estimators_against_truth.Options()).axes[0]
     cells = data.cells.set_index(["row", "column"])
     exact = cells.loc[("rbm", "exact"), "obtained"]
     expected = [cells.loc[("rbm", f"ais temperatures={t} chains=100"), "obtained"] - exact for t in (100, 1000, 10000)]
@@ -64,7 +67,7 @@ def test_ais_panel_is_drawn_relative_to_the_exact_value(figure_data):
 
 
 def test_estimator_panels_carry_units_and_keep_parzen_apart(figure_data):
-    figure = estimators_against_truth.draw(figure_data["estimators-check"], {})
+    figure = estimators_against_truth.draw(figure_data["estimators-check"], estimators_against_truth.Options())
     ais, bound, parzen = figure.axes
     assert all("[" in label for label in labelled((ais, bound)))
     assert "[nats], parzen" in parzen.get_xlabel()
@@ -75,7 +78,7 @@ def test_estimator_panels_carry_units_and_keep_parzen_apart(figure_data):
 
 def test_patch_figure_has_a_line_for_each_split_and_the_published_values(figure_data):
     data = figure_data["patches-check"]
-    figure = patch_likelihood.draw(data, {})
+    figure = patch_likelihood.draw(data, patch_likelihood.Options())
     (panel,) = figure.axes
     labels = {line.get_label(): line for line in panel.get_lines()}
     for split in ("train", "validation", "test"):
@@ -95,7 +98,7 @@ def test_patch_figure_has_a_line_for_each_split_and_the_published_values(figure_
 
 
 def test_bars_have_one_panel_for_each_kind(figure_data):
-    figure = likelihood_bars.draw(figure_data["estimators-check"], {})
+    figure = likelihood_bars.draw(figure_data["estimators-check"], likelihood_bars.Options())
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["exact", "estimate", "lower-bound"]
     assert all("[nats]" in axes.get_xlabel() for axes in figure.axes)
 
@@ -105,15 +108,15 @@ def test_bars_show_published_bounds_beside_likelihoods(figure_data):
     own = data.cells[data.cells["metric"] == "log_likelihood"].iloc[:1]
     bounds = pd.concat([own.assign(metric="bound", published=p, row=f"b{i}") for i, p in enumerate((-84.62, np.nan))])
     cells = pd.concat([own, bounds], ignore_index=True)
-    (axes,) = likelihood_bars.draw(replace(data, cells=cells), {}).axes
+    (axes,) = likelihood_bars.draw(replace(data, cells=cells), likelihood_bars.Options()).axes
     assert [tick.get_text().split(" · ")[-1] == "bound" for tick in axes.get_yticklabels()] == [False, True]
     assert axes.get_xlabel().startswith("log likelihood or bound on it [nats]")
-    (axes,) = likelihood_bars.draw(replace(data, cells=cells), {"metric": "bound"}).axes
+    (axes,) = likelihood_bars.draw(replace(data, cells=cells), likelihood_bars.Options(metric="bound")).axes
     assert len(axes.get_yticks()) == 2
 
 
 def test_training_curves_leave_out_closed_forms(figure_data):
-    figure = training.draw(figure_data["estimators-check"], {})
+    figure = training.draw(figure_data["estimators-check"], training.Options())
     titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     assert sorted(set(titles)) == ["rbm", "vae"]
     drawn = [axes for axes in figure.axes if axes.lines]
@@ -149,7 +152,7 @@ def test_samples_of_two_values_are_points_and_vectors_are_no_pictures(figure_dat
     points = np.random.default_rng(1).standard_normal((50, 2))
     data = figure_data["estimators-check"]
     flat = type(data)(**{**data.__dict__, "samples": {"toy": points}, "shapes": {"toy": (2,)}})
-    (axes,) = samples.draw(flat, {}).axes
+    (axes,) = samples.draw(flat, samples.Options()).axes
     assert np.allclose(axes.collections[0].get_offsets(), points)
 
 
@@ -160,7 +163,8 @@ def test_missing_samples_are_named(figure_data):
     some = {"rbm": data.samples["rbm"]}
     for found in ({}, some):
         gone = type(data)(**{**data.__dict__, "samples": found, "missing": {"vae": away}})
-        texts = [" ".join(text.get_text().split()) for axes in samples.draw(gone, {}).axes for text in axes.texts]
+        drawn = samples.draw(gone, samples.Options())
+        texts = [" ".join(text.get_text().split()) for axes in drawn.axes for text in axes.texts]
         assert any(away in text for text in texts)
 
 
@@ -179,7 +183,7 @@ def test_recorded_quantities_carry_their_units():
 def test_a_figure_without_numbers_says_so(figure_data, module):
     data = figure_data["estimators-check"]
     empty = type(data)(data.title, data.cells.iloc[:0], {}, {}, {}, {}, {})
-    (axes,) = module.draw(empty, {}).axes
+    (axes,) = module.draw(empty, module.Options()).axes
     assert axes.texts[0].get_text()
 
 
@@ -210,7 +214,8 @@ def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name)
 def test_equal_figures_give_equal_bytes(figure_data, tmp_path):
     with style():
         for folder in ("a", "b"):
-            save(patch_likelihood.draw(figure_data["patches-check"], {}), tmp_path / folder, "f")
+            figure = patch_likelihood.draw(figure_data["patches-check"], patch_likelihood.Options())
+            save(figure, tmp_path / folder, "f")
     for end in FORMATS:
         assert (tmp_path / "a" / f"f.{end}").read_bytes() == (tmp_path / "b" / f"f.{end}").read_bytes()
 
@@ -218,7 +223,18 @@ def test_equal_figures_give_equal_bytes(figure_data, tmp_path):
 def test_unknown_figure_names_the_nearest(figure_data, tmp_path):
     with pytest.raises(UserError, match="did you mean 'patch_likelihood'"):
         draw_all(figure_data["patches-check"], FigurePlan(name="patch_likelyhood"), tmp_path, "e")
-    assert "base" not in figure_names()
+    assert "base" not in figure_modules()
+
+
+def test_figures_declare_their_options_and_load_no_drawing_library_before_they_draw():
+    for name in figure_modules():
+        options = figure(name).Options.model_fields
+        assert all(field.description for field in options.values()), name
+    command = (
+        "import sys; from dgmbench.assemble.figures.registry import figure, figure_modules; "
+        "[figure(name) for name in figure_modules()]; sys.exit('matplotlib' in sys.modules or 'seaborn' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", command]).returncode == 0
 
 
 def test_style_does_not_leak():

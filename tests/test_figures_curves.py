@@ -22,7 +22,7 @@ def test_a_line_for_each_other_value_in_the_order_of_x_with_its_published_level(
         for k in (1, 5)
         for n in (3000, 1000)
     ]
-    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "iterations"}).axes
+    (axes,) = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="iterations")).axes
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
     assert lines == {
         "DVAE#, samples_k=1": [[1000, -98], [3000, -96]],
@@ -37,14 +37,14 @@ def test_a_line_for_each_other_value_in_the_order_of_x_with_its_published_level(
 
 def test_published_numbers_far_off_are_written_not_drawn():
     cells = [{"parameters": {"n": n}, "obtained": -20.0 + n, "published": -89.35} for n in (1, 2)]
-    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).axes
+    (axes,) = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n")).axes
     assert axes.get_ylim()[0] > -25
     assert [text.get_text() for text in axes.texts] == ["published, beyond this panel: -89.35"]
 
 
 def test_kinds_have_panels_of_their_own():
     cells = [{"parameters": {"n": 1}, "obtained": 1.0}, {"parameters": {"n": 1}, "obtained": 1.0, "kind": "exact"}]
-    axes = hyper_parameter_curves.draw(data(cells), {"x": "n", "scale": "linear"}).axes
+    axes = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n", scale="linear")).axes
     assert [panel.get_ylabel()[-8:] for panel in axes] == ["estimate", "], exact"]
     assert axes[0].get_xscale() == "linear"
 
@@ -54,15 +54,15 @@ def test_the_legend_names_the_lines_of_every_panel():
         {"parameters": {"n": 1}, "obtained": 1.0, "label": "one"},
         {"parameters": {"n": 1}, "obtained": 1.0, "label": "other", "kind": "exact"},
     ]
-    (legend,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).legends
+    (legend,) = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n")).legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "other"]
 
 
 def test_what_is_missing_is_said():
     cells = [{"parameters": {"n": 1}, "obtained": np.nan}]
-    (axes,) = hyper_parameter_curves.draw(data(cells), {"x": "n"}).axes
+    (axes,) = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n")).axes
     assert "No row with a grid over 'n'" in axes.texts[0].get_text()
-    (axes,) = discrete_vae_cost.draw(data(cells), {}).axes
+    (axes,) = discrete_vae_cost.draw(data(cells), discrete_vae_cost.Options()).axes
     assert "No time of a discrete" in axes.texts[0].get_text()
 
 
@@ -78,7 +78,7 @@ def test_a_step_is_a_bar_of_which_the_sampler_is_a_part():
         for row, factor in (("a", 1.0), ("b", 0.5))
         for m, value in {**numbers, "milliseconds_per_step": 50.0 * factor}.items()
     ]
-    times, shares = discrete_vae_cost.draw(data(cells), {}).axes
+    times, shares = discrete_vae_cost.draw(data(cells), discrete_vae_cost.Options()).axes
     widths = [bar.get_width() for bar in times.patches]
     assert widths == pytest.approx([50, 25, 40, 20])
     assert [text.get_text() for text in times.get_yticklabels()] == ["a", "b"]

@@ -12,9 +12,9 @@ from dgmbench.assemble.figures import density_plane, layers_components, path_sea
 from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
 from dgmbench.assemble.figures.collecting import gather
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import Experiment
 from dgmbench.estimators.base import Metric
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment
 
 LL = "log_likelihood"
 
@@ -114,7 +114,7 @@ def test_contours_hold_the_mass_that_they_say():
 
 def test_the_plane_has_a_column_for_each_row_with_its_transformations():
     data = plane_data()
-    figure = density_plane.draw(data, {})
+    figure = density_plane.draw(data, density_plane.Options())
     assert [title[0] for title in panel_titles(figure)] == list("abcd")
     diagrams = [axes for axes in figure.axes if axes.get_title(loc="left")]
     circles = [
@@ -131,20 +131,20 @@ def test_the_plane_has_a_column_for_each_row_with_its_transformations():
 
 
 def test_fine_grids_stay_small_in_a_page_that_holds_them_inline(tmp_path):
-    save(density_plane.draw(fine_plane_data(), {}), tmp_path, "f")
+    save(density_plane.draw(fine_plane_data(), density_plane.Options()), tmp_path, "f")
     assert (tmp_path / "f.svg").stat().st_size < 200_000
 
 
 def test_the_trail_is_drawn_from_z_to_x():
     data = plane_data()
     trail = data.arrays["density_plane"]["deep"]["trail"]
-    panel = next(axes for axes in density_plane.draw(data, {}).axes if len(axes.patches) == 3)
+    panel = next(axes for axes in density_plane.draw(data, density_plane.Options()).axes if len(axes.patches) == 3)
     marks = [np.asarray(c.get_offsets()) for c in panel.collections if type(c).__name__ == "PathCollection"]
     # The data, z, the points between the layers, and x.
     assert [len(places) for places in marks] == [250, 1, 2, 1]
     assert np.allclose(np.concatenate(marks[1:]), trail)
     assert panel.get_ylim()[0] < trail[:, 1].min(), "the panel is widened to what is drawn on it"
-    without = density_plane.draw(data, {"trail": False})
+    without = density_plane.draw(data, density_plane.Options(trail=False))
     assert not any(axes.patches for axes in without.axes if axes.get_xlabel())
     assert {axes.get_ylim() for axes in without.axes if axes.get_xlabel()} == {(-2.0, 2.0)}
 
@@ -152,13 +152,13 @@ def test_the_trail_is_drawn_from_z_to_x():
 def test_a_distant_trail_does_not_shrink_the_density_away():
     data = plane_data()
     data.arrays["density_plane"]["deep"]["trail"][1] = [500.0, 500.0]
-    figure = density_plane.draw(data, {})
+    figure = density_plane.draw(data, density_plane.Options())
     assert {axes.get_xlim()[1] for axes in figure.axes if axes.get_xlabel()} == {3.0 + density_plane.ROOM * 6.0}
 
 
 def test_search_panels_show_the_ascent_under_the_full_search():
     data = search_data()
-    passes, repeats, switch = path_search.draw(data, {}).axes
+    passes, repeats, switch = path_search.draw(data, path_search.Options()).axes
     found = data.cells[data.cells["metric"] == path_search.FOUND]
     for panel, setting in ((passes, "passes"), (repeats, "repeats")):
         own = found[[setting in settings for settings in found["settings"]]]
@@ -177,7 +177,7 @@ def test_search_panels_say_what_is_missing():
     data = search_data()
     data = figure_data(data.cells[data.cells["metric"] == "none"].to_dict("records"), histories=data.histories)
     data.cells[["row", "row_name", "settings", "metric", "obtained"]] = None
-    texts = {text.get_text() for axes in path_search.draw(data, {}).axes for text in axes.texts}
+    texts = {text.get_text() for axes in path_search.draw(data, path_search.Options()).axes for text in axes.texts}
     assert texts == {"no search over passes yet", "no search over repeats yet"}
 
 
@@ -185,13 +185,16 @@ def test_rows_can_be_chosen():
     data = search_data()
     other = data.cells.assign(row="other", row_name="other")
     both = FigureData(**{**data.__dict__, "cells": pd.concat([data.cells, other], ignore_index=True)})
-    curves = [len(path_search.draw(both, options).axes[0].lines) for options in ({}, {"rows": ["deep"]})]
+    curves = [
+        len(path_search.draw(both, options).axes[0].lines)
+        for options in (path_search.Options(), path_search.Options(rows=["deep"]))
+    ]
     assert curves[0] == 2 * curves[1]
 
 
 def test_depth_has_a_panel_for_each_dataset_and_a_line_for_each_depth_and_split():
     data = depth_data()
-    figure = layers_components.draw(data, {})
+    figure = layers_components.draw(data, layers_components.Options())
     titles = ["a  BSDS300 patches, 8 x 8", "b  CIFAR-10 at 8 x 8, in place of 80\nMillion Tiny Images"]
     assert panel_titles(figure) == titles
     for panel, dataset in zip(figure.axes, ("bsds300", "tiny8x8")):
@@ -219,7 +222,7 @@ def test_splits_far_apart_have_panels_of_their_own():
     data = depth_data()
     far = (data.cells["dataset"] == "tiny8x8") & (data.cells["evaluation_name"] == "test")
     data.cells.loc[far, "obtained"] += 60
-    figure = layers_components.draw(data, {})
+    figure = layers_components.draw(data, layers_components.Options())
     titles = [" ".join(title.split()) for title in panel_titles(figure)]
     assert titles[0] == "a BSDS300 patches, 8 x 8"
     assert [title.rsplit(", ", 1)[1] for title in titles[1:]] == ["test split", "train split"]
@@ -232,7 +235,7 @@ def test_splits_far_apart_have_panels_of_their_own():
 def test_one_seed_has_no_error_bars():
     data = depth_data()
     data.cells["seed_sd"] = np.nan
-    figure = layers_components.draw(data, {})
+    figure = layers_components.draw(data, layers_components.Options())
     assert not figure.axes[0].collections
     assert not figure.legends[0].get_title().get_text()
 
@@ -241,7 +244,7 @@ def test_one_seed_has_no_error_bars():
 def test_a_figure_without_numbers_says_so(module):
     full = depth_data()
     empty = FigureData(**{**full.__dict__, "cells": full.cells.assign(settings=None).iloc[:0]})
-    (axes,) = module.draw(empty, {}).axes
+    (axes,) = module.draw(empty, module.Options()).axes
     assert axes.texts[0].get_text()
 
 
@@ -250,7 +253,7 @@ def test_a_figure_without_numbers_says_so(module):
 )
 def test_equal_figures_give_equal_bytes(module, data, tmp_path):
     for folder in ("a", "b"):
-        save(module.draw(data(), {}), tmp_path / folder, "f")
+        save(module.draw(data(), module.Options()), tmp_path / folder, "f")
     for end in FORMATS:
         assert (tmp_path / "a" / f"f.{end}").read_bytes() == (tmp_path / "b" / f"f.{end}").read_bytes()
 

@@ -19,7 +19,7 @@ def test_grid_is_drawn_with_the_second_variable_upwards_and_the_square_among_the
     means = np.array([[0.0, 0.0], [1.0, -3.0], [0.5, 0.2]])
     arrays = {"pictures": pictures, "reach": np.array([2.0]), "means": means, "labels": np.array([0, 1, 1])}
     with style():
-        drawn = latent_grid.draw(grid_data({"one": arrays}, {"other": "failed: refused"}), {})
+        drawn = latent_grid.draw(grid_data({"one": arrays}, {"other": "failed: refused"}), latent_grid.Options())
     grid, scatter, absent = drawn.axes[:3]
     image = grid.images[0]
     np.testing.assert_allclose(image.get_array()[:2, :2], pictures[0].reshape(2, 2))
@@ -32,7 +32,7 @@ def test_grid_is_drawn_with_the_second_variable_upwards_and_the_square_among_the
 def test_grid_of_vectors_shows_their_first_value():
     arrays = {"pictures": np.arange(12.0).reshape(4, 3), "reach": np.array([1.0])}
     with style():
-        drawn = latent_grid.draw(grid_data({"two": arrays}), {})
+        drawn = latent_grid.draw(grid_data({"two": arrays}), latent_grid.Options())
     np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), [[0, 3], [6, 9]])
 
 
@@ -57,8 +57,8 @@ def test_errors_are_differences_from_the_truth_over_the_work():
     data = FigureData("", error_cells(), {}, {}, {}, {}, {"vae": "VAE"})
     options = {"truth": "quadrature", "work": {"prior": ["k", 1], "annealing": ["temperatures", 20]}}
     with style():
-        drawn = likelihood_error.draw(data, options)
-        empty = likelihood_error.draw(data, {**options, "truth": "enumeration"})
+        drawn = likelihood_error.draw(data, likelihood_error.Options(**options))
+        empty = likelihood_error.draw(data, likelihood_error.Options(**options | {"truth": "enumeration"}))
     containers = {container.get_label(): container.lines[0] for container in drawn.axes[0].containers}
     assert set(containers) == {"prior", "annealing"}
     np.testing.assert_array_equal(containers["prior"].get_xdata(), [10, 100])

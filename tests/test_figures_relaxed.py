@@ -35,7 +35,7 @@ def smoothing_data(arrays: dict, missing: dict | None = None) -> FigureData:
 
 def test_curves_gradients_and_trade_are_those_of_the_arrays():
     arrays = {name: curves(4.0, 9.0) for name in ("one", "two", "three", "four")}
-    figure = smoothings.draw(smoothing_data(arrays, {"away": "failed: refused"}), {})
+    figure = smoothings.draw(smoothing_data(arrays, {"away": "failed: refused"}), smoothings.Options())
     above, below = figure.axes[:2]
     assert above.get_title(loc="left") == "a  exponential"
     assert [line.get_label() for line in above.lines] == ["β = 4", "β = 9"]
@@ -56,9 +56,9 @@ def test_curves_gradients_and_trade_are_those_of_the_arrays():
 
 
 def test_without_curves_it_says_why():
-    (axes,) = smoothings.draw(smoothing_data({}, {"away": "failed: refused"}), {}).axes
+    (axes,) = smoothings.draw(smoothing_data({}, {"away": "failed: refused"}), smoothings.Options()).axes
     assert "failed: refused" in axes.texts[0].get_text()
-    (axes,) = smoothings.draw(smoothing_data({}), {}).axes
+    (axes,) = smoothings.draw(smoothing_data({}), smoothings.Options()).axes
     assert "smoothing_curves" in axes.texts[0].get_text()
 
 
@@ -87,7 +87,7 @@ def relaxed_data(cells, arrays=None, missing=None) -> FigureData:
 def test_rounds_are_of_the_longest_training_and_lines_those_of_the_cells():
     rounds = {f"machine epochs={e}": {"divergence": e * np.ones((4, 50)) / [[1], [2], [4], [0.0001]]} for e in EPOCHS}
     rounds["machine epochs=100"]["divergence"][3] = 0.0
-    figure = relaxed_priors.draw(relaxed_data(relaxed_cells(), rounds), {})
+    figure = relaxed_priors.draw(relaxed_data(relaxed_cells(), rounds), relaxed_priors.Options())
     first, along, noise = figure.axes
     mean = first.lines[-1]
     np.testing.assert_allclose(mean.get_ydata(), [100, 50, 25, 1e-6])
@@ -109,16 +109,16 @@ def test_rounds_are_of_the_longest_training_and_lines_those_of_the_cells():
 
 def test_arrays_elsewhere_leave_the_cells_and_no_cells_leave_a_reason():
     missing = {"machine epochs=100": "the arrays are not on this machine"}
-    first, along, _ = relaxed_priors.draw(relaxed_data(relaxed_cells(), missing=missing), {}).axes
+    first, along, _ = relaxed_priors.draw(relaxed_data(relaxed_cells(), missing=missing), relaxed_priors.Options()).axes
     assert first.texts[0].get_text() == "the arrays are not on this machine"
     assert along.containers
-    (axes,) = relaxed_priors.draw(relaxed_data(relaxed_cells(obtained=np.nan)), {}).axes
+    (axes,) = relaxed_priors.draw(relaxed_data(relaxed_cells(obtained=np.nan)), relaxed_priors.Options()).axes
     assert "has come out yet" in axes.texts[0].get_text()
 
 
 def test_equal_data_give_equal_bytes(tmp_path):
     data = smoothing_data({"one": curves(4.0, 9.0)})
-    written = [save(smoothings.draw(data, {}), tmp_path / name, "s") for name in ("one", "two")]
+    written = [save(smoothings.draw(data, smoothings.Options()), tmp_path / name, "s") for name in ("one", "two")]
     for first, second, extension in zip(*written, FORMATS, strict=True):
         assert first.suffix == f".{extension}"
         assert first.read_bytes() == second.read_bytes()

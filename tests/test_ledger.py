@@ -15,9 +15,9 @@ from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.outcomes import Archive
-from dgmbench.config import Experiment
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment
 from dgmbench.workflow import FIGURES
 
 LL = synthetic.LL
@@ -302,7 +302,7 @@ def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
 def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     results, _, _, rows = assembled
     experiments = synthetic.experiments()
-    with pytest.raises(UserError, match="dgmbench assemble estimators-check"):
+    with pytest.raises(UserError, match="`dgmbench assemble estimators-check --budget demo` first"):
         ledger.collect(results, synthetic.params(), experiments)
     assert ledger.without_tables(results, synthetic.params(), experiments) == list(experiments)
     for name in experiments:

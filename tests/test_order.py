@@ -11,9 +11,10 @@ from dgmbench.assemble.order import order_cells, order_records, rank_correlation
 from dgmbench.assemble.outcomes import DONE, Outcome
 from dgmbench.assemble.provenance import describe, find
 from dgmbench.assemble.published import Published
-from dgmbench.config import OrderPlan, checked, load_experiments
+from dgmbench.config import checked, load_experiments
 from dgmbench.errors import UserError
 from dgmbench.files import write_json
+from dgmbench.schemas import OrderPlan
 
 ORDER = OrderPlan(title="three methods, K = 1", evaluation="bound", rows=["a", "b", "c"], where={"k": 1})
 

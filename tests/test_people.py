@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dgmbench import people, starting
-from dgmbench.config import Params
 from dgmbench.errors import UserError
+from dgmbench.params import Params
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +42,8 @@ def test_plan_counts_runs_and_says_what_it_cannot_predict(capsys, monkeypatch, t
     plan = make_plan(params, load_experiments())
     for name in ("workflow", "params.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
     monkeypatch.chdir(tmp_path)
     people.show_plan(params)
     shown = capsys.readouterr().out

@@ -89,6 +89,43 @@ def test_a_bad_own_file_is_one_sentence_and_leaves_nothing(own, tmp_path, name, 
     assert list((tmp_path / "prepared").iterdir()) == []
 
 
+HOLES = np.where(np.arange(60).reshape(20, 3) % 25 == 4, np.inf, TABLE)  # in rows 2, 10 and 19, counted from 1
+LINES = [",".join(map(str, row)) for row in HOLES]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "says"),
+    [
+        ("a.npy", saved(np.save, HOLES), {}, "3 of 20 rows have values .* rows 2, 10, 19 of the file, counted from 1;"),
+        ("a.npz", saved(np.savez, x=HOLES), {"array": "x"}, "rows 2, 10, 19 of the file"),
+        (
+            "a.parquet",
+            saved(lambda s, f: f.to_parquet(s), pd.DataFrame(HOLES, columns=list("abc"))),
+            {},
+            "rows 2, 10, 19",
+        ),
+        ("a.csv", "\n".join(LINES).encode(), {}, "lines 2, 10, 19 of the file"),
+        ("a.csv", "\n".join(["a,b,c", "", *LINES]).encode(), {}, "lines 4, 12, 21 of the file"),
+        ("a.csv.gz", gzip.compress("\n".join(["a,b,c", *LINES]).encode()), {}, "lines 3, 11, 20 of the file"),
+        # No names of columns: a first line with a hole was taken for them, and its row lost.
+        ("a.csv", b"nan,1,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
+        ("a.csv", b"1,,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
+        ("a.npy", saved(np.save, TABLE * np.nan), {}, "20 of 20 rows .* rows 1, 2, 3, 4, 5, ... of the file"),
+        (
+            "a.csv",
+            b"a,y\n" + b"1,2\n" * 9 + b"1,\n",
+            {"labels": "y", "shape": [1]},
+            "a.csv, 'y': 1 of 10 rows .* line 11 of",
+        ),
+    ],
+)
+def test_rows_that_miss_values_are_named(own, tmp_path, name, content, options, says):
+    ref = own({name: content}, **({"values": "real", "shape": [3]} | options))
+    with pytest.raises(UserError, match=says):
+        made(ref, tmp_path)
+    assert list((tmp_path / "prepared").iterdir()) == []
+
+
 def test_equal_inputs_give_equal_bytes_and_an_empty_folder_in_the_way_is_replaced(own, tmp_path):
     ref = own({"a.npy": saved(np.save, TABLE)}, values="real", shape=[3])
     first = contents(prepare(ref, tmp_path / "raw", tmp_path / "one"))

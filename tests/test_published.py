@@ -3,8 +3,8 @@
 import pytest
 
 from dgmbench.assemble.published import look_up
-from dgmbench.config import PublishedCell
 from dgmbench.errors import UserError
+from dgmbench.schemas import PublishedCell
 
 CELL = PublishedCell(
     evaluation="test",
@@ -27,10 +27,11 @@ CELL = PublishedCell(
         ({"where": {"model": "gmm"}}, "2 rows .* write one of the columns k, nll under 'where' too"),
         ({"where": {"model": "{modle}"}}, "did you mean 'model'?"),
         ({"where": {"model": "rbm"}}, "'about 3' is not a number"),
+        ({"where": {"model": "dbn"}}, "'nan' is not a number"),
     ],
 )
 def test_published_lookup_says_what_to_write(tmp_path, change, says):
-    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\nrbm,1,about 3\n")
+    (tmp_path / "table.csv").write_text("model,k,nll\ngmm,1,10\ngmm,5,9\nrbm,1,about 3\ndbn,1,nan\n")
     cell = CELL.model_copy(update=change)
     with pytest.raises(UserError, match=says):
         look_up(cell, {"model": "gmm", "k": 5}, tmp_path, "here")

@@ -81,7 +81,7 @@ def figure_data(arrays, missing=None) -> FigureData:
 def test_figure_has_a_line_of_panels_for_each_row_and_says_what_is_missing():
     arrays = found(Memory(0.9), steps=2, count=9, fields=4).arrays
     with style():
-        drawn = figure.draw(figure_data({"one": arrays}, {"other": "not on this machine"}), {})
+        drawn = figure.draw(figure_data({"one": arrays}, {"other": "not on this machine"}), figure.Options())
     first, second = drawn.axes[:3], drawn.axes[3:]
     assert [axes.get_title(loc="left") for axes in drawn.axes if axes.get_title(loc="left")] == ["a  RBM", "b  DBN"]
     assert [axes.texts[0].get_text() for axes in first] == ["input", "after 2 Gibbs steps", "receptive fields"]
@@ -96,8 +96,8 @@ def test_figure_leaves_fields_out_and_draws_vectors_as_lines():
     arrays = found(Memory(0.9), steps=1, count=4).arrays
     vectors = {name: value[:, :5] if value.ndim == 2 else value for name, value in arrays.items()}
     with style():
-        drawn = figure.draw(figure_data({"one": vectors}), {"fields": False})
+        drawn = figure.draw(figure_data({"one": vectors}), figure.Options(fields=False))
         assert len(drawn.axes) == 2
         assert drawn.axes[1].images[0].get_array().shape == (4, 5)
-        empty = figure.draw(figure_data({}, {"one": "failed: refused"}), {})
+        empty = figure.draw(figure_data({}, {"one": "failed: refused"}), figure.Options())
     assert "failed: refused" in empty.axes[0].texts[0].get_text()

@@ -1,12 +1,15 @@
 """The generated files agree with the schemas, and a drift is shown as a diff."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from dgmbench import reference
-from dgmbench.config import Params
 from dgmbench.errors import UserError
+from dgmbench.params import Params
+from dgmbench.schemas import Experiment
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +45,27 @@ def test_reference_names_every_setting_and_everything_found_by_folder():
         assert f"| `{name}` |" in page
     for name in [*model_modules(), *estimator_modules(), *entries()]:
         assert f"\n### {name}\n" in page
+
+
+def test_reference_gives_every_field_of_an_experiments_schemas_and_every_figure_with_its_options():
+    from dgmbench.assemble.figures.registry import figure, figure_modules
+
+    page = (ROOT / "docs/reference.md").read_text()
+    for schema in (Experiment, *reference.EXPERIMENT_PARTS.values()):
+        for name, field in schema.model_fields.items():
+            assert field.description, (schema, name)
+            assert f"| `{name}` |" in page
+    used = set(re.findall(r"#/\$defs/(\w+)", json.dumps(Experiment.model_json_schema())))
+    assert used == {schema.__name__ for schema in reference.EXPERIMENT_PARTS.values()}
+    for name in figure_modules():
+        section = page.split("\n## Figures")[1].split(f"\n### {name}\n")[1].split("\n### ")[0]
+        assert all(f"| `{option}` |" in section for option in figure(name).Options.model_fields)
+
+
+def test_defaults_are_shown_as_they_are_written():
+    page = (ROOT / "docs/reference.md").read_text()
+    assert "| `every_row` | RowChange | `{}` |" in page
+    assert "evaluate=None" not in page
 
 
 def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):

@@ -10,11 +10,11 @@ import yaml
 from PIL import Image
 
 from dgmbench import starting
-from dgmbench.config import Experiment
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch
 from dgmbench.data.prepare import open_dataset, prepare
 from dgmbench.errors import UserError
+from dgmbench.schemas import Experiment
 
 RNG = np.random.default_rng(0)
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_a_dataset_is_refused_and_leaves_nothing(own, tmp_path):
     ],
 )
 def test_an_experiment_of_every_model_that_accepts_a_dataset(tmp_path, monkeypatch, dataset, models, left_out):
-    from dgmbench.config import Params
+    from dgmbench.params import Params
     from dgmbench.runs import make_plan
 
     monkeypatch.setattr(starting, "EXPERIMENTS_ROOT", tmp_path)

@@ -1,5 +1,6 @@
 """What the Snakefile asks of the package, and the files beside it that must agree with others."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ def bench(monkeypatch, tmp_path):
     """A workflow in a folder of its own, with the environment put back afterwards."""
     for name in ("workflow", "params.yaml"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/published").symlink_to(ROOT / "results/published")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workflow.os, "environ", {})
     return lambda **config: workflow.Workflow({"budget": "smoke", **config})
@@ -59,3 +62,9 @@ def test_the_conda_environment_holds_the_versions_of_the_constraints():
     pinned = yaml.safe_load((ROOT / "workflow/envs/dgmbench.yaml").read_text())["dependencies"][-1]["pip"]
     assert pinned
     assert not [pin for pin in pinned if pin.lower() not in lines]
+
+
+def test_make_help_lists_every_target():
+    targets = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[:2] for line in said.splitlines()] == [["make", name] for name in targets.split()[1:]]

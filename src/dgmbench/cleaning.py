@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
-from dgmbench.config import Experiment, Params
 from dgmbench.files import canonical_json, read_json
 from dgmbench.layout import Layout
+from dgmbench.params import Params
 from dgmbench.people import console, table
 from dgmbench.runs import make_plan
+from dgmbench.schemas import Experiment
 
 _IDENTITY = re.compile("[0-9a-f]{12}")
 _MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
@@ -59,8 +60,8 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
         names = ", ".join(sorted({name for x in kept for name in x.shown}))
         print(
             f"{len(kept)} superseded run{' is' if len(kept) == 1 else 's are'} kept, with or without --yes, because "
-            f"the tables of {names} still show {'it' if len(kept) == 1 else 'them'}: once `snakemake` has made these "
-            "tables anew, `clean` lists what they no longer show."
+            f"the tables of {names} still show {'it' if len(kept) == 1 else 'them'}: once `snakemake --cores all "
+            f"--config budget={params.budget}` has made these tables anew, `clean` lists what they no longer show."
         )
 
 

@@ -1,274 +1,19 @@
-"""Schemas of what a person writes: params.yaml and the experiments. Errors show the YAML to write instead.
-
-The same schemas write the default params.yaml, the JSON Schema files and the reference page (docs/reference.md).
-"""
+"""Read and check what a person writes: params.yaml and the experiments. Errors show the YAML to write instead."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError
 
 from dgmbench.errors import UserError, nearest
-from dgmbench.estimators.base import Kind
+from dgmbench.params import MIRROR_VARIABLE, Params
+from dgmbench.schemas import Experiment
 
-Budget = Literal["smoke", "demo", "laptop", "paper"]
-BUDGETS: tuple[str, ...] = get_args(Budget)
-MIRROR_VARIABLE = "DGMBENCH_MIRROR"
 OFFLINE_VARIABLE = "DGMBENCH_OFFLINE"
 Checked = TypeVar("Checked", bound=BaseModel)
-
-
-class Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Params(Schema):
-    """What a user sets, in params.yaml or with `snakemake --config name=value`."""
-
-    budget: Budget = Field(
-        "demo",
-        description="How much work: smoke (seconds, for tests), demo (data inside installed packages, minutes), "
-        "laptop (real data, hours on two cores), paper (as published; a GPU cluster).",
-    )
-    experiments: list[str] | Literal["all"] = Field(
-        "all", description="Names of the experiments to run (see `dgmbench list experiments`), or all."
-    )
-    seeds: int | None = Field(
-        None, ge=1, le=1000, description="Training seeds for each run; null takes what each experiment says."
-    )
-    device: Literal["cpu", "cuda"] = Field(
-        "cpu", description="Where models are trained and evaluated. Bit-identical reruns are promised on the CPU."
-    )
-    mirror: str | list[str] | None = Field(
-        None,
-        description="A folder or base URL that holds the datasets' canonical files, asked before their own "
-        "addresses; or a list of several, asked in this order. The environment variable "
-        f"{MIRROR_VARIABLE} sets it too. A comma separates several, there and here.",
-    )
-    offline: bool = Field(False, description="Never use the network: only the mirror and installed packages.")
-    checkpoint_seconds: float = Field(
-        30.0, ge=0, description="Least time between two checkpoints of a training, in seconds."
-    )
-
-    @property
-    def mirrors(self) -> tuple[str, ...]:
-        """The folders and base URLs of `mirror`, in their order."""
-        return mirror_list(self.mirror)
-
-    @field_validator("experiments", mode="before")
-    @classmethod
-    def _one_name(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) and value != "all" else value
-
-
-def mirror_list(mirror: str | list[str] | None) -> tuple[str, ...]:
-    """What `mirror` names, one or several with commas between them, as a list without repetitions."""
-    given = [mirror] if isinstance(mirror, str) else mirror or []
-    return tuple(dict.fromkeys(one.strip() for several in given for one in several.split(",") if one.strip()))
-
-
-class PublishedCell(Schema):
-    """Where the published number of a cell stands: a file of results/published, a row of it, a column."""
-
-    evaluation: str = Field(description="The evaluation (column of the table) that it stands beside.")
-    metric: str = Field("log_likelihood", description="The metric that it stands beside.")
-    file: str = Field(description="File of results/published, without .csv.")
-    where: dict[str, Any] = Field(
-        description="Column -> value that picks one row; '{name}' is filled in from the grid of the row."
-    )
-    value: str = Field(description="Column that holds the number.")
-    spread: str | None = Field(None, description="Column that holds its spread, where one was published.")
-    scale: float = Field(1.0, description="Multiplies the number: -1 where the paper prints negative log-likelihoods.")
-    kind: Kind = Field(description="What sort of number was published.")
-    tolerance: float = Field(gt=0, description="Largest difference still called reproduced, in the metric's unit.")
-    protocol: str = Field(description="How the published number was measured, in a few words.")
-
-
-class Select(Schema):
-    """A row that repeats the variant, of one or several other rows, which is best on the validation split."""
-
-    row: list[str] = Field(min_length=1, description="The row whose variants are compared, or a list of rows.")
-    by: str = Field(description="The evaluation that decides; its settings must say split: validation.")
-    metric: str = Field("log_likelihood", description="The metric that decides.")
-
-    @field_validator("row", mode="before")
-    @classmethod
-    def _one_row(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-
-class Row(Schema):
-    """One row of a table, or one for each combination of its grid."""
-
-    label: str | None = Field(None, description="What the table prints; the row's name where left out.")
-    model: str | None = Field(None, description="Name of the model (`dgmbench list models`).")
-    spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters that differ from the defaults.")
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Hyper-parameter -> values: one row for each combination."
-    )
-    evaluate: list[str] = Field(default_factory=list, description="Names of the evaluations of this row.")
-    seeds: int | None = Field(None, ge=1, description="Training seeds, where they differ from the budget's.")
-    control: bool = Field(False, description="A row whose answer theory knows.")
-    select: Select | None = Field(None, description="Take the best variant of another row instead of a model.")
-    pending: str | None = Field(None, description="Published only: why there is no number of ours yet.")
-    protocol: str | None = Field(None, description="What the ledger's protocol column says beside our numbers.")
-    published: list[PublishedCell] = Field(default_factory=list, description="The published numbers of this row.")
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Row":
-        if sum(origin is not None for origin in (self.model, self.select, self.pending)) != 1:
-            raise ValueError("a row has exactly one of 'model', 'select' and 'pending'")
-        return self
-
-
-class EvaluationPlan(Schema):
-    """One column of a table, or one for each combination of its grid."""
-
-    estimator: str = Field(description="Name of the estimator (`dgmbench list estimators`).")
-    settings: dict[str, Any] = Field(default_factory=dict, description="Settings that differ from the defaults.")
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Setting -> values: one column for each combination."
-    )
-    metrics: list[str] | None = Field(None, description="Which of the estimator's metrics to show; all if left out.")
-
-
-class DatasetUse(Schema):
-    name: str = Field(description="Name of the dataset (`dgmbench list datasets`).")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options that differ from the entry's.")
-
-
-class RowChange(Schema):
-    """How a budget changes a row: spec and grid keys replace those of the row."""
-
-    spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters under this budget.")
-    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
-    evaluate: list[str] | None = Field(None, description="Evaluations under this budget.")
-    seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
-    threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
-    processes: int = Field(
-        1, ge=1, description="Processes that train each run of this row together, by torchrun; 1 for most models."
-    )
-    protocol: str | None = Field(None, description="The protocol column under this budget.")
-    differs: str | None = Field(None, description="How this row's protocol differs from the published one.")
-
-    def over(self, other: "RowChange") -> "RowChange":
-        """This change on top of another: its settings replace the other's, spec and grid key by key."""
-        changed = {**other.model_dump(exclude_unset=True), **self.model_dump(exclude_unset=True)}
-        keyed = {name: {**getattr(other, name), **getattr(self, name)} for name in ("spec", "grid")}
-        return RowChange(**changed | keyed)
-
-
-class EvaluationChange(Schema):
-    """How a budget changes an evaluation."""
-
-    settings: dict[str, Any] = Field(default_factory=dict, description="Settings under this budget.")
-    grid: dict[str, list[Any]] = Field(default_factory=dict, description="Grid values under this budget.")
-
-
-class BudgetPlan(Schema):
-    """What an experiment does under one budget."""
-
-    datasets: list[DatasetUse] = Field(min_length=1, description="The datasets; more than one repeats every row.")
-    seeds: int = Field(1, ge=1, description="Training seeds of each row.")
-    threads: int = Field(1, ge=1, description="Processor threads for each job.")
-    differs: str | None = Field(
-        None, description="How the protocol differs from the published one: every verdict then says so."
-    )
-    only: list[str] | None = Field(None, description="The rows under this budget, by name; all where left out.")
-    every_row: RowChange = Field(
-        default_factory=RowChange, description="Changes to every row that has a model; those of a row come on top."
-    )
-    rows: dict[str, RowChange] = Field(default_factory=dict, description="Changes to rows, by name.")
-    evaluations: dict[str, EvaluationChange] = Field(default_factory=dict, description="Changes to evaluations.")
-
-    def change(self, name: str, row: Row) -> RowChange | None:
-        """What changes in a row; None where this budget leaves it out."""
-        if self.only is not None and name not in self.only:
-            return None
-        own = self.rows.get(name, RowChange())
-        return own if row.model is None else own.over(self.every_row)
-
-
-class OrderPlan(Schema):
-    """Rows whose order is compared with the published one, by rank correlation."""
-
-    title: str = Field(description="What the table prints for it.")
-    evaluation: str = Field(description="The evaluation (column of the table) that orders them.")
-    metric: str = Field("log_likelihood", description="The metric that orders them.")
-    rows: list[str] = Field(min_length=1, description="The rows, by name; every combination of their grids counts.")
-    where: dict[str, Any] = Field(
-        default_factory=dict, description="Hyper-parameter -> value: which combinations of the rows' grids count."
-    )
-
-
-class FigurePlan(Schema):
-    """The experiment's main figure."""
-
-    name: str = Field(description="Module of dgmbench.assemble.figures that draws it.")
-    options: dict[str, Any] = Field(default_factory=dict, description="What the module may be told.")
-
-
-class Experiment(Schema):
-    """One table or figure of a document: which runs, which evaluations, which published numbers beside them."""
-
-    title: str = Field(description="Heading of the table.")
-    document: str = Field(description="The document that it comes from: authors, title.")
-    source: str = Field(description="Which table, figure or section of it.")
-    question: str = Field(description="What the experiment answers, in a sentence or two.")
-    rows: dict[str, Row] = Field(min_length=1, description="The rows, by name.")
-    evaluations: dict[str, EvaluationPlan] = Field(min_length=1, description="The columns, by name.")
-    paired_with: str | None = Field(
-        None, description="Row that the others are compared with, example by example, in the paired table."
-    )
-    paired_by: str | None = Field(None, description="Evaluation that the paired comparison uses.")
-    orders: list[OrderPlan] = Field(
-        default_factory=list, description="Rank correlations with the published numbers that the table ends with."
-    )
-    figure: FigurePlan = Field(description="The main figure.")
-    budgets: dict[Budget, BudgetPlan] = Field(min_length=1, description="What is done under each budget.")
-
-    @model_validator(mode="after")
-    def _names_exist(self) -> "Experiment":
-        for budget, plan in self.budgets.items():
-            _check_names(plan.only or [], self.rows, f"budgets.{budget}.only")
-            _check_names(plan.rows, self.rows, f"budgets.{budget}.rows")
-            if left_out := [name for name in plan.rows if plan.only is not None and name not in plan.only]:
-                raise ValueError(
-                    f"budgets.{budget}.rows: '{left_out[0]}' is not among the rows of budgets.{budget}.only: add it "
-                    "there, or leave its change out"
-                )
-            _check_names(plan.every_row.evaluate or [], self.evaluations, f"budgets.{budget}.every_row.evaluate")
-            for name, change in plan.rows.items():
-                _check_names(change.evaluate or [], self.evaluations, f"budgets.{budget}.rows.{name}.evaluate")
-            _check_names(plan.evaluations, self.evaluations, f"budgets.{budget}.evaluations")
-        for name, row in self.rows.items():
-            _check_names(row.evaluate, self.evaluations, f"rows.{name}.evaluate")
-            _check_names([cell.evaluation for cell in row.published], self.evaluations, f"rows.{name}.published")
-            if row.select:
-                _check_names(row.select.row, self.rows, f"rows.{name}.select.row")
-                _check_names([row.select.by], self.evaluations, f"rows.{name}.select.by")
-                if self.evaluations[row.select.by].settings.get("split") != "validation":
-                    raise ValueError(
-                        f"rows.{name}.select.by: '{row.select.by}' must have settings: {{split: validation}}"
-                    )
-        for number, order in enumerate(self.orders):
-            _check_names(order.rows, self.rows, f"orders.{number}.rows")
-            _check_names([order.evaluation], self.evaluations, f"orders.{number}.evaluation")
-        if (self.paired_with is None) != (self.paired_by is None):
-            raise ValueError("write both 'paired_with' and 'paired_by', or neither")
-        if self.paired_with is not None and self.paired_by is not None:
-            _check_names([self.paired_with], self.rows, "paired_with")
-            _check_names([self.paired_by], self.evaluations, "paired_by")
-        return self
-
-
-def _check_names(used: Any, known: dict[str, Any], where: str) -> None:
-    for name in used:
-        if name not in known:
-            raise ValueError(f"{where}: there is no '{name}', {nearest(name, known)}")
 
 
 def load_params(values: dict[str, Any] | None = None, path: Path = Path("params.yaml")) -> Params:
@@ -335,10 +80,13 @@ def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
             sentences.append(f"{place}: unknown key; {hint}{_yaml_hint(hint, problem['input'])}")
         elif problem["type"] == "missing":
             sentences.append(f"{place}: is missing; write '{problem['loc'][-1]}: ...'.")
+        elif problem["type"] == "too_short" and "grid" in problem["loc"]:
+            sentences.append(f"{place}: has no value; write at least one, or leave '{problem['loc'][-1]}' out.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], (dict, list)) else f" (given: {problem['input']!r})"
-            sentences.append(f"{place + ': ' if place else ''}{message[0].lower() + message[1:]}{given}.")
+            sentence = f"{place + ': ' if place else ''}{message[0].lower() + message[1:]}{given}"
+            sentences.append(sentence if sentence.endswith(("?", ".")) else f"{sentence}.")
     return f"{where}: " + "\n  ".join(dict.fromkeys(sentences))
 
 

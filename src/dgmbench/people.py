@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from dgmbench.config import Params, load_experiments
+from dgmbench.config import load_experiments
 from dgmbench.errors import UserError
+from dgmbench.params import Params
 
 if TYPE_CHECKING:
     from dgmbench.runs import Plan
@@ -146,7 +147,8 @@ def show_plan(params: Params) -> None:
     from dgmbench.predict import Costs
     from dgmbench.runs import Evaluation, make_plan
 
-    plan, layout = make_plan(params, load_experiments()), Layout(params.budget)
+    layout = Layout(params.budget)
+    plan = make_plan(params, load_experiments(), layout.published)
     costs, names = Costs.measured(Path("results")), _rows_of_runs(plan)
     rows, unknown = [], 0
     total_seconds, peak, disk = 0.0, 0.0, 0.0

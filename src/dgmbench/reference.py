@@ -14,12 +14,37 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from dgmbench.config import BudgetPlan, EvaluationPlan, Experiment, Params, PublishedCell, Row
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
+from dgmbench.params import Params
+from dgmbench.schemas import (
+    BudgetPlan,
+    DatasetUse,
+    EvaluationChange,
+    EvaluationPlan,
+    Experiment,
+    FigurePlan,
+    OrderPlan,
+    PublishedCell,
+    Row,
+    RowChange,
+    Select,
+)
 
 README = Path("README.md")
 LEDGER = Path("results/laptop/ledger.csv")
+EXPERIMENT_PARTS: dict[str, type[BaseModel]] = {
+    "A row: `rows`": Row,
+    "A published number of a row: `published`": PublishedCell,
+    "A selection among rows: `select`": Select,
+    "An evaluation: `evaluations`": EvaluationPlan,
+    "An order of rows: `orders`": OrderPlan,
+    "The figure: `figure`": FigurePlan,
+    "A budget: `budgets`": BudgetPlan,
+    "A dataset of a budget: `datasets`": DatasetUse,
+    "A change to a row under a budget: `rows` and `every_row`": RowChange,
+    "A change to an evaluation under a budget: `evaluations`": EvaluationChange,
+}
 LEDGER_BLOCK = re.compile(r"(<!-- ledger:begin[^>]*-->\n).*?(<!-- ledger:end -->)", re.DOTALL)
 HEADING = "<!-- Written by `dgmbench schemas` from the schemas: edit those. -->"
 
@@ -106,14 +131,12 @@ def _reference() -> Iterator[str]:
     yield from _fields(Params)
     yield "\n## Experiments: workflow/experiments/&lt;paper&gt;/&lt;experiment&gt;.yaml\n"
     yield from _fields(Experiment)
-    for title, schema in (
-        ("A row", Row),
-        ("A published number of a row", PublishedCell),
-        ("An evaluation", EvaluationPlan),
-        ("A budget", BudgetPlan),
-    ):
+    for title, schema in EXPERIMENT_PARTS.items():
         yield f"\n### {title}\n"
+        yield _summary(schema.__doc__) + "\n"
         yield from _fields(schema)
+    yield "\n## Figures: `name` and `options` of an experiment's figure\n"
+    yield from _figures()
     yield "\n## Models\n"
     yield from _models()
     yield "\n## Estimators\n"
@@ -122,6 +145,16 @@ def _reference() -> Iterator[str]:
     yield from _datasets()
     yield "\n## Loaders: `loader` and `options` of a dataset's entry\n"
     yield from _loaders()
+
+
+def _figures() -> Iterator[str]:
+    from dgmbench.assemble.figures.registry import figure, figure_modules
+
+    for name in figure_modules():
+        module = figure(name)
+        yield f"\n### {name}\n"
+        yield _summary(module.__doc__) + "\n"
+        yield from _fields(module.Options) if module.Options.model_fields else ["No options."]
 
 
 def _models() -> Iterator[str]:
@@ -173,7 +206,7 @@ def _loaders() -> Iterator[str]:
 
 
 def _summary(documentation: str | None) -> str:
-    return (documentation or "").strip().split("\n\n")[0].replace("\n", " ")
+    return " ".join((documentation or "").strip().split("\n\n")[0].split())
 
 
 def _fields(schema: type[BaseModel], overrides: dict[str, Any] | None = None) -> Iterator[str]:
@@ -184,10 +217,15 @@ def _fields(schema: type[BaseModel], overrides: dict[str, Any] | None = None) ->
         if field.is_required():
             default = "required"
         else:
-            default = f"`{json.dumps(field.get_default(call_default_factory=True), default=str)}`"
+            default = f"`{json.dumps(_plain(field.get_default(call_default_factory=True)), default=str)}`"
         if overrides and name in overrides:
             default = f"`{json.dumps(overrides[name])}`"
         yield f"| `{name}` | {_type(properties.get(name, {}))} | {default} | {_cell(field.description)} |"
+
+
+def _plain(default: Any) -> Any:
+    """A default as YAML writes it: of a schema what differs from its own defaults, nothing as a rule."""
+    return default.model_dump(exclude_defaults=True) if isinstance(default, BaseModel) else default
 
 
 def _type(prop: dict[str, Any]) -> str:

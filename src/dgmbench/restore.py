@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import Params
 from dgmbench.data import certificate
 from dgmbench.data.fetch import MANIFEST
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, sha256_file
 from dgmbench.layout import Layout
+from dgmbench.params import Params
 from dgmbench.people import console, table
 from dgmbench.progress import ConsoleProgress, Progress
 from dgmbench.report.site import build
@@ -27,10 +27,11 @@ from dgmbench.workflow import Workflow
 OK, MISSING, ALTERED = "ok", "missing", "altered"
 SHOWN = 10  # names of files or jobs that a message lists; the rest is counted
 
-# What it means that large files are not here, by what they are.
+# What it means that large files are not here, by what they are; {budget} is filled in.
 _CONSEQUENCES = {
     "raw files": "they are fetched again when a dataset must be prepared",
-    "prepared datasets": "'snakemake datasets' fetches and prepares them again, the same to the byte",
+    "prepared datasets": "'snakemake datasets --cores all --config budget={budget}' fetches and prepares them again, "
+    "the same to the byte",
     "models": "those runs keep their numbers, but cannot be evaluated anew until their models are pulled or the runs "
     "trained again (remove their manifest.json)",
     "per-example values and arrays": "those numbers, paired comparisons and pictures stand, but `dgmbench assemble` "
@@ -63,14 +64,14 @@ def restore(params: Params, pull: bool) -> None:
     """
     bench = Workflow(params.model_dump())
     if pull:
-        _pull()
+        _pull(params.budget)
     findings = verify(bench.layout, ConsoleProgress("restore"))
-    _show(findings)
+    _show(findings, params.budget)
     altered = [f"{f.path}: {f.problem}" for f in findings if f.state == ALTERED]
     if altered:
         raise UserError(
-            f"{len(altered)} files are not what their manifests say; remove them and run 'dgmbench restore' "
-            f"again, or make them anew:\n  {_shortened(altered, chr(10) + '  ')}"
+            f"{len(altered)} files are not what their manifests say; remove them and run 'dgmbench restore "
+            f"--budget {params.budget}' again, or make them anew:\n  {_shortened(altered, chr(10) + '  ')}"
         )
     remake_page(bench)
     targets = finished_targets(bench)
@@ -81,7 +82,8 @@ def restore(params: Params, pull: bool) -> None:
     if not remaining:
         print(f"Nothing is to be done: the results of the budget {params.budget} are complete.")
         return
-    print(f"{len(remaining)} jobs remain ('snakemake' does them): {_shortened(remaining, '; ')}.")
+    command = f"snakemake --cores all --config budget={params.budget}"
+    print(f"{len(remaining)} jobs remain ('{command}' does them): {_shortened(remaining, '; ')}.")
 
 
 def verify(layout: Layout, progress: Progress) -> list[Finding]:
@@ -146,7 +148,7 @@ def _dataset_problem(folder: Path, shown: Path) -> str | None:
         return str(error)
 
 
-def _show(findings: list[Finding]) -> None:
+def _show(findings: list[Finding], budget: str) -> None:
     counts = {what: [f.state for f in findings if f.what == what] for what in _CONSEQUENCES}
     rows = [(what, *(states.count(s) for s in (OK, MISSING, ALTERED))) for what, states in counts.items() if states]
     if not rows:
@@ -155,7 +157,8 @@ def _show(findings: list[Finding]) -> None:
     console().print(table("Large files, held against their manifests", ("what", OK, MISSING, ALTERED), rows))
     for what, ok, missing, altered in rows:
         if missing:
-            print(f"{missing} of {ok + missing + altered} {what} are not here: {_CONSEQUENCES[what]}.")
+            meaning = _CONSEQUENCES[what].format(budget=budget)
+            print(f"{missing} of {ok + missing + altered} {what} are not here: {meaning}.")
 
 
 def remake_page(bench: Workflow) -> None:
@@ -213,7 +216,7 @@ def _all_there(paths: Iterable[Path]) -> bool:
     return all(path.is_file() for path in paths)
 
 
-def _pull() -> None:
+def _pull(budget: str) -> None:
     remotes = _command("dvc", "remote", "list").stdout.split()
     if not remotes:
         print(
@@ -227,7 +230,7 @@ def _pull() -> None:
     if done.returncode != 0:
         raise UserError(
             f"'dvc pull' failed: {_last_line(done.stderr)}. Check the remote ('dvc remote list'), or leave it out with "
-            "'dgmbench restore --no-pull'."
+            f"'dgmbench restore --no-pull --budget {budget}'."
         )
 
 

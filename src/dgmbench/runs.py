@@ -1,22 +1,27 @@
 """From experiments and a budget to runs: what is to be trained and evaluated, and which cell needs it.
 
-Pure functions of their arguments and of the code's fingerprints: no file is written and no data are read.
+Functions of their arguments, of the code's fingerprints and of the published numbers: no file is written and no data
+are read.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from dgmbench.config import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Params, Row, RowChange, checked
+from dgmbench.config import checked
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.registry import estimator, estimator_module
 from dgmbench.files import short_hash
 from dgmbench.fingerprint import code_fingerprint
+from dgmbench.grids import combinations, spell
 from dgmbench.models.base import capabilities
 from dgmbench.models.registry import model_class, model_module
+from dgmbench.params import Params
+from dgmbench.plan_checks import check_experiment, check_published
+from dgmbench.schemas import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Row, RowChange
 
 PICTURE = ""  # the metric of a cell whose evaluation gives arrays for a picture, and no number
 
@@ -124,8 +129,10 @@ class Plan:
         return list(dict.fromkeys(e for cell in self.cells[experiment] for e in cell.evaluations))
 
 
-def make_plan(params: Params, experiments: dict[str, Experiment]) -> Plan:
+def make_plan(params: Params, experiments: dict[str, Experiment], published: Path | None = None) -> Plan:
     """The plan of every experiment that has this budget, or of the named ones.
+
+    Where the folder of the published numbers is given, each number that a row names is looked up there.
 
     Raises:
         UserError: a name, a spec, a setting or a combination that cannot work, before anything is run.
@@ -135,6 +142,9 @@ def make_plan(params: Params, experiments: dict[str, Experiment]) -> Plan:
     for name, experiment in chosen.items():
         if params.budget in experiment.budgets:
             _plan_experiment(plan, name, experiment, params)
+            check_experiment(plan, name, experiment)
+            if published is not None:
+                check_published(plan, name, experiment, published)
     if not plan.cells:
         raise UserError(f"no experiment has the budget '{params.budget}'.")
     return plan
@@ -277,14 +287,3 @@ def _evaluations(
 def evaluation_code(name: str) -> str:
     """What an evaluation depends on: its estimator's code, and how standard errors over examples are made."""
     return code_fingerprint(estimator_module(name), "dgmbench.uncertainty")
-
-
-def combinations(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of a grid's values, the last key varying fastest: {} alone for an empty grid."""
-    for values in itertools.product(*grid.values()):
-        yield dict(zip(grid, values))
-
-
-def spell(parameters: dict[str, Any]) -> str:
-    """`components=64 ridge=0.1`: how rows and columns are named."""
-    return " ".join(f"{name}={value}" for name, value in parameters.items())

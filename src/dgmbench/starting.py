@@ -177,10 +177,11 @@ def new_experiment(name: str, dataset: str) -> Path:
     Raises:
         UserError: the name is taken or cannot be one, or there is no such dataset.
     """
-    from dgmbench.config import Experiment, checked, load_experiments
+    from dgmbench.config import checked, load_experiments
     from dgmbench.data import catalogue
     from dgmbench.estimators.registry import estimator, estimator_modules
     from dgmbench.models.registry import model_class, model_modules
+    from dgmbench.schemas import Experiment
 
     _check_name(name, "experiment", load_experiments())
     ref = catalogue.resolve(dataset)

@@ -9,21 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import (
-    MIRROR_VARIABLE,
-    OFFLINE_VARIABLE,
-    Experiment,
-    Params,
-    experiment_path,
-    load_experiments,
-    load_params,
-)
+from dgmbench.config import OFFLINE_VARIABLE, experiment_path, load_experiments, load_params
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError
 from dgmbench.files import sha256_file, short_hash
 from dgmbench.fingerprint import code_fingerprint
 from dgmbench.layout import Layout, check_format
+from dgmbench.params import MIRROR_VARIABLE, Params
 from dgmbench.runs import Plan, make_plan
+from dgmbench.schemas import Experiment
 
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
@@ -40,8 +34,8 @@ class Workflow:
         self.forced = forced
         self.params: Params = load_params(config)
         self.experiments: dict[str, Experiment] = load_experiments()
-        self.plan: Plan = make_plan(self.params, self.experiments)
         self.layout = Layout(self.params.budget)
+        self.plan: Plan = make_plan(self.params, self.experiments, self.layout.published)
         check_format(self.layout.results)
         check_free_disk()
         for name, value in self.environment().items():

@@ -16,6 +16,7 @@ from dgmbench.runs import Run
 
 MOONS = "workflow/experiments/tiny/moons.yaml"
 GMM = "model: gmm"
+PUBLISHED = "{evaluation: test, file: nowhere, where: {}, value: nll, kind: exact, tolerance: 1, protocol: as printed}"
 
 
 @pytest.fixture
@@ -64,6 +65,24 @@ MISTAKES = {
         "enumeration",
         ["asks for the capability Energy", "take the evaluation out"],
     ),
+    "figure": (
+        "dgmbench",
+        MOONS,
+        "likelihood_bars",
+        "likelihood_bar",
+        ["experiment moons, figure.name", "did you mean"],
+    ),
+    "published": (
+        "dgmbench",
+        MOONS,
+        GMM,
+        f"published: [{PUBLISHED}]\n    {GMM}",
+        [
+            "experiment moons, row gmm, published (test, log_likelihood)",
+            "there is no file results/published/nowhere.csv",
+        ],
+    ),
+    "empty grid": ("dgmbench", MOONS, GMM, f"grid: {{ridge: []}}\n    {GMM}", ["rows.gmm.grid.ridge: has no value"]),
     "values": ("dgmbench", MOONS, "model: gaussian", "model: rbm", ["defined on binary values", "holds real ones"]),
 }
 

@@ -62,7 +62,9 @@ def test_a_clone_without_a_remote_evaluates_and_trains_nothing_again(clone):
     said = clone.dgmbench("restore").stdout
     assert "No DVC remote is configured" in said
     assert "3 of 3 models are not here: those runs keep their numbers" in said
-    assert "2 of 2 prepared datasets are not here: 'snakemake datasets' fetches and prepares them again" in said
+    assert (
+        "2 of 2 prepared datasets are not here: 'snakemake datasets --cores all --config budget=smoke' fetches" in said
+    )
     assert "Nothing is to be done" in said
     assert clone.pending("datasets") == ["fetch digits", "prepare digits", "prepare toys-two-moons"]
 

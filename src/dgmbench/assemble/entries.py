@@ -9,13 +9,13 @@ from typing import Any
 from dgmbench.assemble.outcomes import PENDING, Archive, Combined, Outcome
 from dgmbench.assemble.published import Published, look_up
 from dgmbench.assemble.verdict import verdict
-from dgmbench.config import EvaluationChange, Experiment, PublishedCell
 from dgmbench.data import catalogue
 from dgmbench.data.transforms import Step, bits_per_dimension, convention
-from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
-from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow, combinations, spell
+from dgmbench.grids import combinations, spell
+from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow
+from dgmbench.schemas import EvaluationChange, Experiment
 
 
 @dataclass(frozen=True)
@@ -159,15 +159,11 @@ def _selection(
         for other in plan.rows[name]
         if other.name in select.row and other.dataset == row.dataset and own[other.id]
     }
-    deciding: dict[str, Entry] = {}
-    for identity, entries in variants.items():
-        found = [e for e in entries if e.evaluation_name == select.by and e.metric == select.metric]
-        if len(found) != 1:
-            raise UserError(
-                f"experiment {name}, row {row.name}: '{select.by}' gives row {identity} {len(found)} values of "
-                f"'{select.metric}'; 'select' needs exactly one: evaluate the row by it, without a grid."
-            )
-        deciding[identity] = found[0]
+    # One each: the plan was refused otherwise.
+    deciding = {
+        identity: next(e for e in entries if (e.evaluation_name, e.metric) == (select.by, select.metric))
+        for identity, entries in variants.items()
+    }
     blocked = [identity for identity, entry in deciding.items() if entry.status == PENDING]
     scored = {identity: e.combined.obtained for identity, e in deciding.items() if e.combined.obtained is not None}
     identity_of_row = {"row": row.id, "row_name": row.name, "label": row.row.label or row.name}
@@ -227,11 +223,6 @@ def _published_only(
     for cell in row.row.published:
         evaluation = experiment.evaluations[cell.evaluation]
         change = budget.evaluations.get(cell.evaluation, EvaluationChange())
-        if cell.metric not in estimator(evaluation.estimator).METRICS:
-            raise UserError(
-                f"experiment {name}, row {row.id}, published: estimator '{evaluation.estimator}' gives "
-                f"{', '.join(estimator(evaluation.estimator).METRICS)}, and no '{cell.metric}'."
-            )
         metric = declared_metric(evaluation.estimator, cell.metric)
         for settings in combinations({**evaluation.grid, **change.grid}):
             entries.append(
@@ -263,14 +254,10 @@ def _published_only(
 
 
 def _with_published(entry: Entry, row: PlannedRow, name: str, folder: Path) -> Entry:
-    cells = [c for c in row.row.published if (c.evaluation, c.metric) == (entry.evaluation_name, entry.metric)]
-    if not cells:
+    asked = (entry.evaluation_name, entry.metric)
+    cell = next((c for c in row.row.published if (c.evaluation, c.metric) == asked), None)
+    if cell is None:
         return entry
-    where = f"experiment {name}, row {entry.row}, published ({entry.evaluation_name}, {entry.metric})"
-    if len(cells) > 1:
-        raise UserError(f"{where}: stands there {len(cells)} times; keep one.")
-    return replace(entry, published=_look_up(cells[0], entry, folder, where))
-
-
-def _look_up(cell: PublishedCell, entry: Entry, folder: Path, where: str) -> Published:
-    return look_up(cell, {"dataset": entry.dataset, **entry.settings, **entry.parameters}, folder, where)
+    where = f"experiment {name}, row {entry.row}, published ({cell.evaluation}, {cell.metric})"
+    fill = {"dataset": entry.dataset, **entry.settings, **entry.parameters}
+    return replace(entry, published=look_up(cell, fill, folder, where))

@@ -11,10 +11,11 @@ from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
 from dgmbench.assemble.tables_text import latex, markdown
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import write_json, write_text
+from dgmbench.params import Params
 from dgmbench.runs import Plan, make_plan
+from dgmbench.schemas import Experiment
 
 
 def assemble(
@@ -38,9 +39,10 @@ def assemble(
     """
     if experiment_name not in experiments:
         raise UserError(f"there is no experiment '{experiment_name}': {nearest(experiment_name, experiments)}")
-    plan = make_plan(params.model_copy(update={"experiments": [experiment_name]}), experiments)
+    results_root, one = Path(results_root), params.model_copy(update={"experiments": [experiment_name]})
+    plan = make_plan(one, experiments, results_root / "published")
     return assemble_plan(
-        experiment_name, experiments[experiment_name], plan, Path(results_root), Path(data_root), without_files
+        experiment_name, experiments[experiment_name], plan, results_root, Path(data_root), without_files
     )
 
 
@@ -72,14 +74,14 @@ def assemble_plan(
         # Headings alone where nothing is compared: the rules declare the file for every experiment.
         f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),
     }
-    written = []
-    for file, text in texts.items():
-        written.append(results / "tables" / file)
-        write_text(written[-1], text)
-    written += draw_all(drawn_from, experiment.figure, results / "figures", name)
+    written = draw_all(drawn_from, experiment.figure, results / "figures", name)
     written.append(results / "provenance" / f"{name}.json")
     cells = order_cells(entries, experiment.orders)
     write_json(written[-1], provenance(entries, plan, name, experiment, archive, cells))
+    # Last: an experiment that has tables counts as assembled, and the page then asks for all that goes with them.
+    for file, text in texts.items():
+        written.append(results / "tables" / file)
+        write_text(written[-1], text)
     return written
 
 

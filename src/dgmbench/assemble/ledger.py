@@ -10,10 +10,11 @@ from typing import Any
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.superseded import marked, note, superseded
 from dgmbench.assemble.verdict import VERDICTS
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
+from dgmbench.params import Params
 from dgmbench.runs import PICTURE, make_plan
+from dgmbench.schemas import Experiment
 
 COLUMNS = (
     *("experiment", "dataset", "model", "variant", "metric", "unit", "kind"),
@@ -93,7 +94,9 @@ def table_path(results: Path, experiment: str) -> Path:
     """The tidy table of an experiment that has been assembled."""
     path = results / "tables" / f"{experiment}.csv"
     if not path.is_file():
-        raise UserError(f"{path} is missing: run `dgmbench assemble {experiment}` first (snakemake does).")
+        raise UserError(
+            f"{path} is missing: run `dgmbench assemble {experiment} --budget {results.name}` first (snakemake does)."
+        )
     return path
 
 

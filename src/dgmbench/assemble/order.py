@@ -23,7 +23,7 @@ from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.ledger import COLUMNS, Record
 from dgmbench.assemble.outcomes import DONE, FAILED, PENDING, REFUSED
 from dgmbench.assemble.verdict import NOT_PUBLISHED, PROTOCOL_DIFFERS
-from dgmbench.config import OrderPlan
+from dgmbench.schemas import OrderPlan
 
 METRIC = "rank_correlation"
 FEWEST = 3  # rows, of which two would always be in one order or the other

@@ -7,11 +7,11 @@ from typing import Any
 
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.outcomes import Archive, Outcome
-from dgmbench.config import Experiment
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import read_json
 from dgmbench.format import duration, number, spread
 from dgmbench.runs import Plan
+from dgmbench.schemas import Experiment
 
 FORMAT = 1
 
@@ -102,7 +102,8 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
         known = [p.stem for p in folder.glob("*.json")]
         raise UserError(
             f"no experiment '{experiment}' has been assembled under the budget '{budget}': "
-            f"{nearest(experiment, known)} ('dgmbench assemble {experiment}' assembles one that is planned.)"
+            f"{nearest(experiment, known)} ('dgmbench assemble {experiment} "
+            f"--budget {budget}' assembles one that is planned.)"
         )
     whole = read_json(path)
     cells = whole["cells"].values()

@@ -1,12 +1,13 @@
 """Published numbers: one row of one file of results/published, found by what an experiment's row says."""
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgmbench.config import PublishedCell
 from dgmbench.errors import UserError, nearest
+from dgmbench.schemas import PublishedCell
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,18 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     """The published number of a cell; `fill` gives the values of the `{name}` placeholders.
 
     Raises:
-        UserError: no such file, column, placeholder or row, more than one row, or a value that is no number.
+        UserError: no such file, column, placeholder or row, more than one row, another kind, or a value that is no
+            number.
     """
-    path = folder / f"{cell.file}.csv"
-    if not path.is_file():
-        known = [p.stem for p in folder.glob("*.csv")]
-        raise UserError(f"{where}: there is no file {path}; {nearest(cell.file, known)}")
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = list(rows[0]) if rows else []
+    path, rows = file_of(cell, folder, where)
     wanted = {name: _filled(value, fill, where) for name, value in cell.where.items()}
-    for column in [*wanted, cell.value, *([cell.spread] if cell.spread else [])]:
-        if column not in columns:
-            raise UserError(f"{where}: {path} has no column '{column}'; {nearest(column, columns)}")
     matching = [row for row in rows if all(_equal(row[name], value) for name, value in wanted.items())]
     if len(matching) != 1:
         asked = ", ".join(f"{name}: {value}" for name, value in wanted.items())
         raise UserError(f"{where}: {len(matching)} rows of {path} match {{{asked}}}; {_hint(rows, wanted, matching)}")
     row = matching[0]
+    if row.get("kind", cell.kind) not in ("", cell.kind):
+        raise UserError(f"{where}: {path} says of it 'kind: {row['kind']}', and not '{cell.kind}'; write the same.")
     source = f"{cell.file}.csv, {', '.join(map(str, wanted.values()))}, column {cell.value}"
     if row.get("source"):
         source = f"{row['source']} ({source})"
@@ -56,6 +51,25 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
         protocol=cell.protocol,
         source=source,
     )
+
+
+def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[dict[str, str]]]:
+    """The file of a published number, and its rows.
+
+    Raises:
+        UserError: no such file, or no such column in it.
+    """
+    path = folder / f"{cell.file}.csv"
+    if not path.is_file():
+        known = [p.stem for p in folder.glob("*.csv")]
+        raise UserError(f"{where}: there is no file {path}; {nearest(cell.file, known)}")
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = list(rows[0]) if rows else []
+    for column in [*cell.where, cell.value, *([cell.spread] if cell.spread else [])]:
+        if column not in columns:
+            raise UserError(f"{where}: {path} has no column '{column}'; {nearest(column, columns)}")
+    return path, rows
 
 
 def _filled(value: Any, fill: dict[str, Any], where: str) -> str:
@@ -94,6 +108,9 @@ def _hint(rows: list[dict[str, str]], wanted: dict[str, str], matching: list[dic
 
 def _number(text: str, where: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise UserError(f"{where}: '{text}' is not a number; write one there, or take the cell out.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{where}: '{text}' is not a number; write one there, or take the cell out.")
+    return number

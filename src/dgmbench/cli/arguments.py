@@ -36,7 +36,8 @@ OfflineFlag = Annotated[bool, typer.Option(envvar="DGMBENCH_OFFLINE", help="Neve
 
 
 def resolved_params(budget: str | None = None, seeds: int | None = None, only: list[str] | None = None) -> Any:
-    from dgmbench.config import Params, checked, load_params
+    from dgmbench.config import checked, load_params
+    from dgmbench.params import Params
 
     params = load_params()
     changes = {"budget": budget, "seeds": seeds, "experiments": only or None}
@@ -74,7 +75,7 @@ def described(kind: type, values: dict[str, Any], flag: str) -> Any:
 
 def mirrors(given: list[str] | None) -> tuple[str, ...]:
     """The command line's mirrors, or the environment's, or params.yaml's."""
-    from dgmbench.config import MIRROR_VARIABLE, mirror_list
+    from dgmbench.params import MIRROR_VARIABLE, mirror_list
 
     return mirror_list(given) or mirror_list(os.environ.get(MIRROR_VARIABLE)) or resolved_params().mirrors
 

@@ -1,5 +1,6 @@
 """The verbs that the workflow's rules call. Heavy imports wait until a verb runs."""
 
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -167,7 +168,8 @@ def assemble(
 ) -> None:
     """Make the tables, figures and provenance of an experiment from the numbers that are there.
 
-    Refuses, and writes nothing, where large files that were computed are not on this machine: see `restore`.
+    Refuses, and writes nothing, where large files that were computed are not on this machine: see `restore`. With
+    --all, an experiment that cannot be assembled keeps its earlier tables and costs no other; the status is then 2.
     """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments
@@ -177,14 +179,32 @@ def assemble(
     if experiment is None and not everything:
         raise UserError("name an experiment, or write --all: 'dgmbench list experiments' shows them.")
     names = [n for n in known if params.experiments == "all" or n in params.experiments] if everything else [experiment]
+    broken: list[str] = []
     for name in names:
         if name not in known:
             raise UserError(f"no experiment '{name}' under the budget '{params.budget}': {nearest(str(name), known)}")
-        written = assemble_experiment(name, params, experiments, without_files=without_files)
+        try:
+            written = assemble_experiment(name, params, experiments, without_files=without_files)
+        except Exception as error:
+            if not everything:
+                raise
+            if isinstance(error, UserError):
+                broken.append(f"{name}: {error}")
+            else:
+                traceback.print_exc()
+                broken.append(f"{name}: {type(error).__name__}: {error}")
+            continue
         print(f"{name}: {len(written)} files under results/{params.budget}")
+    if broken:
+        raise UserError(f"{len(broken)} of {len(names)} experiments could not be assembled:\n  " + "\n  ".join(broken))
 
 
-def report(budget: BudgetFlag = None, seeds: SeedsFlag = None, only: OnlyFlag = None) -> None:
+def report(
+    budget: BudgetFlag = None,
+    seeds: SeedsFlag = None,
+    only: OnlyFlag = None,
+    present: Annotated[bool, typer.Option("--present", help="Leave out experiments that were not assembled.")] = False,
+) -> None:
     """Join the tables into the ledger and write the page that a person reads."""
     from dgmbench.assemble.ledger import collect, of_budget, without_tables
     from dgmbench.config import load_experiments
@@ -192,11 +212,14 @@ def report(budget: BudgetFlag = None, seeds: SeedsFlag = None, only: OnlyFlag = 
 
     params, experiments, results = resolved_params(budget, seeds, only), load_experiments(), Path("results")
     absent, not_assembled = without_tables(results, params, experiments), {}
-    if absent and params.experiments == "all" and len(absent) < len(of_budget(params, experiments)):
+    asked = of_budget(params, experiments)
+    if absent and (present or params.experiments == "all") and len(absent) < len(asked):
         # A clone holds the tables that were committed: its page is about those, as long as no other is asked for.
         print(f"Left out, because nothing of theirs was assembled: {', '.join(absent)}.")
         not_assembled = {name: experiments[name] for name in absent}
         experiments = {name: experiment for name, experiment in experiments.items() if name not in absent}
+        if params.experiments != "all":
+            params = params.model_copy(update={"experiments": [name for name in asked if name not in absent]})
     ledger = collect(results, params, experiments)
     page = build(params, experiments, results, not_assembled)
     print(f"Ledger: {ledger}\nReport: {page}")

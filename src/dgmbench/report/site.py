@@ -14,12 +14,13 @@ from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
 from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
 from dgmbench.assemble.verdict import VERDICTS
-from dgmbench.config import Experiment, Params
 from dgmbench.errors import UserError
 from dgmbench.files import read_json, write_text
 from dgmbench.format import duration, names, number, spread
+from dgmbench.params import Params
 from dgmbench.report.cards import cards
 from dgmbench.runs import Plan, make_plan
+from dgmbench.schemas import Experiment
 
 FOLDER = Path(__file__).parent
 FIGURES = {"": "", "-samples": "Samples of the first seed of each row.", "-training": "Training curves."}
@@ -62,7 +63,9 @@ def build(
     results = Path(results_root) / params.budget
     wanted = ledger.of_budget(params, experiments)
     if not (results / "ledger.csv").is_file():
-        raise UserError(f"{results / 'ledger.csv'} is missing: collect the ledger first (snakemake does).")
+        raise UserError(
+            f"{results / 'ledger.csv'} is missing: run `dgmbench report --budget {params.budget}` (snakemake does)."
+        )
     rows = ledger.read_csv(results / "ledger.csv")
     plan = make_plan(params, wanted)
     pages = [ExperimentPage(name, experiment, params.budget, results, plan) for name, experiment in wanted.items()]
@@ -154,7 +157,9 @@ class ExperimentPage:
     def provenance(self) -> dict[str, Any]:
         path = self.results / "provenance" / f"{self.name}.json"
         if not path.is_file():
-            raise UserError(f"{path} is missing: assemble the experiment first (snakemake does).")
+            raise UserError(
+                f"{path} is missing: run `dgmbench assemble {self.name} --budget {self.budget}` first (snakemake does)."
+            )
         return read_json(path)
 
     @property

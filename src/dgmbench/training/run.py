@@ -179,8 +179,8 @@ def load_model(manifest: dict[str, Any], data: Dataset, layout: Layout) -> Model
     if not path.is_file() or files.sha256_file(path) != stored["sha256"]:
         what = "is missing" if not path.is_file() else "is not the file that the run wrote"
         raise UserError(
-            f"{path} {what}: run 'dgmbench restore' to pull it, or remove {layout.manifest(manifest['run']['id'])} "
-            "to train the run again."
+            f"{path} {what}: run 'dgmbench restore --budget {layout.budget}' to pull it, or remove "
+            f"{layout.manifest(manifest['run']['id'])} to train the run again."
         )
     cls = model_class(manifest["run"]["model"])
     model = cls(cls.Spec.model_validate(manifest["run"]["spec"]), data.dimension)

@@ -1,7 +1,8 @@
 """What a figure's module is given, and the style that all figures share.
 
-A figure is one file with `draw(data: FigureData, options: dict) -> matplotlib.figure.Figure`. Figures read in
-grey: series differ by marker and line style, colour only helps.
+A figure is one file: docstring (what it shows, its source), `Options` (what an experiment may tell it) and
+`draw(data: FigureData, options: Options) -> matplotlib.figure.Figure`. Figures read in grey: series differ by marker
+and line style, colour only helps.
 """
 
 import io
@@ -10,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from dgmbench.files import write_bytes
 
@@ -31,6 +33,32 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (6, 3))
 INK, FAINT = "#222222", "#8a8a8a"
 NATS = "nats"
 _CHARACTERS, _MOST_LINES = 95, 12  # of a reason that stands in place of a figure
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Marks an option whose strings, or keys, name something of the experiment: it is looked up when planning.
+
+    With `grid` each key's value begins with the name of a setting that the key's evaluation has in its grid.
+    """
+
+    what: Literal["column", "metric", "evaluation", "row", "hyper-parameter", "estimator"]
+    grid: bool = False
+
+
+ColumnNames = Annotated[list[str] | None, NameOf("column")]
+EstimatorName = Annotated[str, NameOf("estimator")]
+EstimatorNames = Annotated[tuple[str, ...], NameOf("estimator")]
+EvaluationName = Annotated[str, NameOf("evaluation")]
+HyperParameter = Annotated[str, NameOf("hyper-parameter")]
+MetricName = Annotated[str, NameOf("metric")]
+RowNames = Annotated[list[str] | None, NameOf("row")]
+
+
+class FigureOptions(BaseModel):
+    """What an experiment's `figure.options` may say; each figure declares its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

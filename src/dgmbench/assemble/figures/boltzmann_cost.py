@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dgmbench.assemble.figures.base import FigureData, done, grid, new_figure, nothing_to_show, series_style
+from dgmbench.assemble.figures.base import (
+    FigureData,
+    FigureOptions,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +32,11 @@ SHARES = {
 }
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
+class Options(FigureOptions):
+    """This figure has none."""
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
     """Two panels of dots with the standard errors of the readings; a series for each row and column."""
     cells = done(data.cells)
     cells = cells[(cells["estimator"] == ESTIMATOR) & cells["metric"].isin([*SECONDS, *SHARES])]

@@ -1,7 +1,5 @@
 """Gather what figures are drawn from: cells, training histories and samples of one experiment."""
 
-import importlib
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,36 +9,28 @@ import pandas as pd
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.figures import samples, training
 from dgmbench.assemble.figures.base import FigureData, save, style
+from dgmbench.assemble.figures.registry import figure
 from dgmbench.assemble.ledger import COLUMNS, records
 from dgmbench.assemble.outcomes import DONE, Archive
-from dgmbench.config import FigurePlan
+from dgmbench.config import checked
 from dgmbench.data import catalogue
-from dgmbench.errors import UserError, nearest
 from dgmbench.runs import PICTURE, Plan
-
-PACKAGE = "dgmbench.assemble.figures"
-NOT_FIGURES = ("__init__", "base", "collecting")
-
-
-def figure_names() -> list[str]:
-    """The modules that an experiment may name as its figure."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_FIGURES)
+from dgmbench.schemas import FigurePlan
 
 
 def draw_all(data: FigureData, plan: FigurePlan, folder: Path, experiment: str) -> list[Path]:
     """Write the main figure, the samples and the training curves, each as SVG, PNG and PDF.
 
     Raises:
-        UserError: there is no module for the figure that the experiment names.
+        UserError: there is no such figure, or it has no such option.
     """
-    if plan.name not in figure_names():
-        raise UserError(f"experiment {experiment}, figure.name: no '{plan.name}', {nearest(plan.name, figure_names())}")
-    main = importlib.import_module(f"{PACKAGE}.{plan.name}")
+    main = figure(plan.name)
+    options = checked(main.Options, plan.options, f"experiment {experiment}, figure.options")
     written = []
     with style():
-        written += save(main.draw(data, dict(plan.options)), folder, experiment)
-        written += save(samples.draw(data, {}), folder, f"{experiment}-samples")
-        written += save(training.draw(data, {}), folder, f"{experiment}-training")
+        written += save(main.draw(data, options), folder, experiment)
+        written += save(samples.draw(data, samples.Options()), folder, f"{experiment}-samples")
+        written += save(training.draw(data, training.Options()), folder, f"{experiment}-training")
     return written
 
 

@@ -13,8 +13,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from dgmbench.assemble.figures.base import FAINT, INK, WIDTH, FigureData, new_figure, nothing_to_show
+from dgmbench.assemble.figures.base import FAINT, INK, WIDTH, FigureData, FigureOptions, new_figure, nothing_to_show
 from dgmbench.data import catalogue
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ DIAGRAM_HEIGHT = 1.35  # inches, with the title
 ROOM = 0.75  # how far a trail may widen a panel on each side, as a share of the grid's width
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `points`, how many examples are drawn; `trail`, false to leave the sampling path out."""
+class Options(FigureOptions):
+    points: int = Field(POINTS, ge=0, description="How many examples are drawn.")
+    trail: bool = Field(True, description="Whether the path of the sampler is drawn.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A diagram of the mixture and a panel of its density for each row."""
     found, missing = data.arrays.get(ESTIMATOR, {}), data.missing_arrays.get(ESTIMATOR, {})
     rows = [row for row in dict.fromkeys(data.cells["row"]) if row in found or row in missing]
     if not found:
@@ -40,7 +46,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     columns = min(PER_LINE, len(rows))
     lines = math.ceil(len(rows) / columns)
     datasets = data.cells.drop_duplicates("row").set_index("row")["dataset"].to_dict()
-    limits = _limits(found, datasets, options.get("trail", True))
+    limits = _limits(found, datasets, options.trail)
     shape = max((high - low)[1] / (high - low)[0] for low, high in limits.values())
     panel_height = min(shape * ((WIDTH - 1.0) / columns - 0.35), 3.2) + 0.45  # inches, with the axis' label
     heights = [DIAGRAM_HEIGHT, panel_height] * lines
@@ -58,9 +64,9 @@ def draw(data: FigureData, options: dict) -> "Figure":
             panel.text(0.5, 0.5, textwrap.fill(missing[row], 30), ha="center", va="center", color=FAINT, fontsize=7)
             continue
         arrays = found[row]
-        path = arrays.get("path") if options.get("trail", True) else None
+        path = arrays.get("path") if options.trail else None
         _diagram(diagram, [int(size) for size in arrays["layers"]], path)
-        contours = _density(panel, arrays, int(options.get("points", POINTS)), handles)
+        contours = _density(panel, arrays, options.points, handles)
         if path is not None:
             _trail(panel, arrays["trail"], handles)
         low, high = limits[datasets.get(row, "")]

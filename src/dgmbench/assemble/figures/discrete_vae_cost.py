@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dgmbench.assemble.figures.base import COLORS, INK, MARKERS, FigureData, done, grid, new_figure, nothing_to_show
+from dgmbench.assemble.figures.base import (
+    COLORS,
+    INK,
+    MARKERS,
+    FigureData,
+    FigureOptions,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +28,11 @@ STEP, SAMPLER = "milliseconds_per_step", "sampler_share"
 SHARES = {"step_rate_share": "training step", "evaluation_rate_share": "evaluation"}
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
+class Options(FigureOptions):
+    """This figure has none."""
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
     """Rows from top to bottom as in the table."""
     cells = done(data.cells)
     cells = cells[cells["estimator"] == ESTIMATOR]

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     FAINT,
     INK,
+    EstimatorName,
     FigureData,
+    FigureOptions,
     done,
     grid,
     new_figure,
@@ -37,15 +40,19 @@ PROGRAMS = {"seconds_per_iteration": "ours", PEER: "scikit-learn", RATIO: "ratio
 _LEAST_SIZES = 3  # for an exponent and its standard error
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
+class Options(FigureOptions):
+    estimator: EstimatorName = Field(ESTIMATOR, description="The estimator that measured.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
     """A column of panels for each size that some evaluation's grid varies; sizes and precision are read from grids.
 
-    Options: `estimator`, the name of the one that measured, where it is not em_cost. An evaluation that caps the
-    peer's examples says so in its grid (`peer_examples: [20000]`): the peer's time at more examples is then left out.
+    An evaluation that caps the peer's examples says so in its grid (`peer_examples: [20000]`): the peer's time at more
+    examples is then left out.
     """
     cells = done(data.cells)
     measured = cells[cells["estimator"] == SCALING]
-    cells = cells[cells["estimator"] == options.get("estimator", ESTIMATOR)]
+    cells = cells[cells["estimator"] == options.estimator]
     curves = {axis: found for axis in AXES if not (found := _curve(cells, axis)).empty}
     if not curves:
         return nothing_to_show("No time of an EM iteration has come out at two sizes or more yet.")

@@ -1,16 +1,20 @@
 """Estimators against what is known exactly: AIS against enumeration, the bound against k, Parzen windows."""
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, field_validator
 
 from dgmbench.assemble.figures.base import (
     COLORS,
     FAINT,
     INK,
+    EstimatorName,
+    EstimatorNames,
     FigureData,
+    FigureOptions,
     done,
     grid,
     largest_uncertainty,
@@ -27,24 +31,30 @@ if TYPE_CHECKING:
 LOG_LIKELIHOOD = "log_likelihood"
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `ais`, `bound`, `parzen`, `exact`: the estimators' names, where they differ from the defaults."""
-    names = {
-        "ais": "ais",
-        "bound": "importance_weighted",
-        "parzen": "parzen",
-        "exact": ("enumeration", "exact_likelihood"),
-        **options,
-    }
-    exact = (names["exact"],) if isinstance(names["exact"], str) else tuple(names["exact"])
+class Options(FigureOptions):
+    ais: EstimatorName = Field("ais", description="The estimator that anneals.")
+    bound: EstimatorName = Field("importance_weighted", description="The estimator of a bound against k.")
+    parzen: EstimatorName = Field("parzen", description="The estimator by windows.")
+    exact: EstimatorNames = Field(
+        ("enumeration", "exact_likelihood"), description="The estimators of the truth, one or several."
+    )
+
+    @field_validator("exact", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A panel for annealing, one for the bound, one for windows."""
     cells = done(data.cells)
     if cells.empty:
         return nothing_to_show("No number of this experiment has come out yet.")
     figure, axes = new_figure(1, 3, height=2.9)
     panel_ais, panel_bound, panel_parzen = axes[0]
-    _ais(panel_ais, cells[cells["estimator"] == names["ais"]], cells[cells["estimator"].isin(exact)], data)
-    _bound(panel_bound, cells[cells["estimator"] == names["bound"]], data)
-    _parzen(panel_parzen, cells[cells["estimator"] == names["parzen"]], data)
+    _ais(panel_ais, cells[cells["estimator"] == options.ais], cells[cells["estimator"].isin(options.exact)], data)
+    _bound(panel_bound, cells[cells["estimator"] == options.bound], data)
+    _parzen(panel_parzen, cells[cells["estimator"] == options.parzen], data)
     for letter, panel in zip("abc", axes[0]):
         panel.set_title(f"{letter}  {panel.get_title(loc='left')}", pad=8)
     return figure

@@ -4,13 +4,18 @@ Published numbers of a line are level lines in its colour; one that is so far of
 it is written, not drawn. One panel for each kind, because kinds are never ranked together.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     INK,
+    ColumnNames,
     FigureData,
+    FigureOptions,
+    HyperParameter,
+    MetricName,
     done,
     grid,
     in_columns,
@@ -20,7 +25,7 @@ from dgmbench.assemble.figures.base import (
     series_style,
     where,
 )
-from dgmbench.runs import spell
+from dgmbench.grids import spell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +34,17 @@ if TYPE_CHECKING:
 FARTHEST = 1.5  # published numbers are drawn up to so many ranges of the obtained ones away from them
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `x`, the hyper-parameter; `metric` (default log_likelihood); `columns` (default all); `scale` (log)."""
-    x, metric = options["x"], options.get("metric", "log_likelihood")
-    cells = in_columns(done(data.cells[data.cells["metric"] == metric]), options.get("columns"))
+class Options(FigureOptions):
+    x: HyperParameter = Field(description="The hyper-parameter along the axis, of some row's grid.")
+    metric: MetricName = Field("log_likelihood", description="The metric that is shown.")
+    columns: ColumnNames = Field(None, description="Columns or evaluations to show; all if left out.")
+    scale: Literal["log", "linear"] = Field("log", description="The scale of the axis of the hyper-parameter.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A panel for each kind, with a line for each row, combination of its other hyper-parameters, and column."""
+    x, metric = options.x, options.metric
+    cells = in_columns(done(data.cells[data.cells["metric"] == metric]), options.columns)
     cells = where(cells, (x in parameters for parameters in cells["parameters"]))
     if cells.empty:
         return nothing_to_show(f"No row with a grid over '{x}' has a '{metric}' yet.")
@@ -46,7 +58,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
     for panel, kind in zip(panels[0], kinds):
         own = cells[cells["kind"] == kind]
         _panel(panel, own, lines)
-        panel.set_xscale(options.get("scale", "log"))
+        panel.set_xscale(options.scale)
         ticks = sorted(set(own["x"]))
         panel.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
         panel.minorticks_off()

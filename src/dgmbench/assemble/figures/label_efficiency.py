@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dgmbench.assemble.figures.base import (
     FigureData,
+    FigureOptions,
     done,
     grid,
     largest_uncertainty,
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 METRIC, AXIS = "error_rate", "labels"
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: none."""
+class Options(FigureOptions):
+    """This figure has none."""
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A line for each row and each combination of the other settings, with the largest of the uncertainties."""
     cells = done(data.cells)
     cells = where(cells, (m == METRIC and AXIS in s for m, s in zip(cells["metric"], cells["settings"])))
     if cells.empty:

@@ -19,6 +19,7 @@ from dgmbench.assemble.figures.base import (
     MARKERS,
     WIDTH,
     FigureData,
+    FigureOptions,
     new_figure,
     nothing_to_show,
 )
@@ -32,8 +33,12 @@ ESTIMATOR = "latent_grid"
 _SHOWN = 2000  # posterior means in a panel
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: none are read."""
+class Options(FigureOptions):
+    """This figure has none."""
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A grid and a cloud of posterior means for each row."""
     found, missing = data.arrays.get(ESTIMATOR, {}), data.missing_arrays.get(ESTIMATOR, {})
     rows = [row for row in dict.fromkeys(data.cells["row"]) if row in found or row in missing]
     if not found:

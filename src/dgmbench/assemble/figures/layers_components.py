@@ -13,8 +13,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import Field
 
-from dgmbench.assemble.figures.base import INK, FigureData, done, grid, new_figure, nothing_to_show, series_style, where
+from dgmbench.assemble.figures.base import (
+    INK,
+    FigureData,
+    FigureOptions,
+    HyperParameter,
+    MetricName,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+    where,
+)
 from dgmbench.data import catalogue
 
 if TYPE_CHECKING:
@@ -26,9 +39,14 @@ PER_LINE = 2
 BARS = {"capsize": 2, "elinewidth": 0.8, "capthick": 0.8}
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `x`, the grid's key (default components); `metric` (default log_likelihood)."""
-    x, metric = options.get("x", "components"), options.get("metric", "log_likelihood")
+class Options(FigureOptions):
+    x: HyperParameter = Field("components", description="The hyper-parameter along the axis, of some row's grid.")
+    metric: MetricName = Field("log_likelihood", description="The metric that is shown.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A panel for each dataset, or for each of its splits where both would be flat in one."""
+    x, metric = options.x, options.metric
     cells = done(data.cells[data.cells["metric"] == metric])
     cells = where(cells, (x in parameters for parameters in cells["parameters"]))
     cells = cells[~cells["variant"].str.contains("chosen on validation")]

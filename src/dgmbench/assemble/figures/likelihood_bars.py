@@ -6,13 +6,17 @@ Beside log-likelihoods stand those bounds on them that were published.
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     COLORS,
     FAINT,
     INK,
     MARKERS,
+    ColumnNames,
     FigureData,
+    FigureOptions,
+    MetricName,
     grid,
     in_columns,
     largest_uncertainty,
@@ -39,9 +43,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `metric` (default log_likelihood) and `columns`, the columns to show; all test ones if left out."""
-    metric, wanted = options.get("metric", "log_likelihood"), options.get("columns")
+class Options(FigureOptions):
+    metric: MetricName = Field("log_likelihood", description="The metric that is shown.")
+    columns: ColumnNames = Field(None, description="Columns or evaluations to show; all if left out.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A panel for each kind, with a line of dots for each row and column."""
+    metric, wanted = options.metric, options.columns
     cells = in_columns(_of_metric(data.cells, metric), wanted)
     cells = cells[cells["obtained"].notna() | cells["published"].notna()]
     if cells.empty:

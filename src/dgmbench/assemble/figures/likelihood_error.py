@@ -3,11 +3,24 @@
 error = estimate - truth, both means over the same test examples of the same run
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
+from pydantic import Field
 
-from dgmbench.assemble.figures.base import INK, FigureData, done, grid, new_figure, nothing_to_show, series_style, where
+from dgmbench.assemble.figures.base import (
+    INK,
+    EvaluationName,
+    FigureData,
+    FigureOptions,
+    NameOf,
+    done,
+    grid,
+    new_figure,
+    nothing_to_show,
+    series_style,
+    where,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,10 +28,17 @@ if TYPE_CHECKING:
 METRIC = "log_likelihood"
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `truth`, the evaluation that the others are held against; `work`, evaluation -> [setting of its grid,
-    decoder passes for each unit of it]; `passes`, what the horizontal axis is called."""
-    work, truth_name = options.get("work", {}), options.get("truth")
+class Options(FigureOptions):
+    truth: EvaluationName = Field(description="The evaluation that the others are held against.")
+    work: Annotated[dict[str, tuple[str, float]], NameOf("evaluation", grid=True)] = Field(
+        description="Evaluation -> [setting of its grid, decoder passes for each unit of it]."
+    )
+    passes: str = Field("decoder passes for each example [count]", description="What the horizontal axis is called.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Errors on the left, Monte Carlo errors on the right, a line for each evaluation that has work."""
+    work, truth_name = options.work, options.truth
     cells = done(data.cells)
     cells = cells[cells["metric"] == METRIC]
     truth = cells[cells["evaluation_name"] == truth_name].drop_duplicates("row").set_index("row")["obtained"].to_dict()
@@ -39,7 +59,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
         error=[value - truth[row] for value, row in zip(cells["obtained"], cells["row"])],
         bar=cells["estimator_se"].fillna(0),
     )
-    return _panels(cells, data, options.get("passes", "decoder passes for each example [count]"))
+    return _panels(cells, data, options.passes)
 
 
 def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":

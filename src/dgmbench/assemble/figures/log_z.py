@@ -9,10 +9,12 @@ square error, below the coverage of 95 % intervals. Bars are standard errors ove
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     INK,
     FigureData,
+    FigureOptions,
     done,
     grid,
     new_figure,
@@ -41,9 +43,16 @@ LINEAR_BELOW = 0.01  # nats
 MOST_MACHINES = 4
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `chains` and `transitions`, where the experiment sets them outside its grid (20 and 1 if left out)."""
-    points = _points(done(data.cells), {"chains": 20, "transitions": 1, **options})
+class Options(FigureOptions):
+    chains: int = Field(20, ge=1, description="Chains of an evaluation whose grid does not name them.")
+    transitions: int = Field(
+        1, ge=1, description="Transitions at each temperature of an evaluation whose grid does not name them."
+    )
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A column of panels for each machine: bias, root mean square error, coverage."""
+    points = _points(done(data.cells), options)
     if points.empty:
         return nothing_to_show("No repetition of an estimator of log Z has come out yet.")
     rows = list(dict.fromkeys(points["row"]))[:MOST_MACHINES]
@@ -66,13 +75,13 @@ def draw(data: FigureData, options: dict) -> "Figure":
     return figure
 
 
-def _points(cells: pd.DataFrame, options: dict) -> pd.DataFrame:
+def _points(cells: pd.DataFrame, options: Options) -> pd.DataFrame:
     """One row for each number of a method: its method, quantity, chains and transitions; fewest transitions first."""
     names = {f"{method}_{quantity}": (method, quantity) for method in NAMES for quantity in QUANTITIES}
     kept = []
     for _, cell in where(cells, (metric in names for metric in cells["metric"])).iterrows():
         method, quantity = names[cell["metric"]]
-        settings = {**options, **cell["settings"]}
+        settings = {**options.model_dump(), **cell["settings"]}
         if "temperatures" not in settings:
             continue
         work = settings["chains"] * settings["temperatures"] * settings["transitions"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     COLORS,
@@ -15,6 +16,9 @@ from dgmbench.assemble.figures.base import (
     INK,
     LINES,
     FigureData,
+    FigureOptions,
+    HyperParameter,
+    MetricName,
     done,
     grid,
     new_figure,
@@ -35,9 +39,14 @@ BESIDE = 1.09  # the factor between layered models that have one size of the top
 SPLIT_LINES = {"test": "-", "validation": ":", "train": (0, (5, 2))}
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `x`, the grid's key along the axis (default components); `metric` (default log_likelihood)."""
-    x, metric = options.get("x", "components"), options.get("metric", "log_likelihood")
+class Options(FigureOptions):
+    x: HyperParameter = Field("components", description="The hyper-parameter along the axis, of some row's grid.")
+    metric: MetricName = Field("log_likelihood", description="The metric that is shown.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Rows with a grid as curves, others as flat lines, published numbers beside them; below, layered models alone."""
+    x, metric = options.x, options.metric
     cells = data.cells[data.cells["metric"] == metric]
     obtained = done(cells)
     if obtained.empty and cells["published"].isna().all():

@@ -9,12 +9,15 @@ Reference: van den Oord and Schrauwen, "Factoring variations in natural images w
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     COLORS,
     FAINT,
     LINES,
     FigureData,
+    FigureOptions,
+    RowNames,
     done,
     grid,
     new_figure,
@@ -32,8 +35,14 @@ SWITCH_RATE = "switch_rate"
 PANELS = (("passes", "repeats"), ("repeats", "passes"))  # the setting along the axis, and the one that is named
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `rows`, the names of the rows to show; all that have numbers or a recorded switch rate if left out."""
+class Options(FigureOptions):
+    rows: RowNames = Field(
+        None, description="The rows to show; all that have numbers or a recorded switch rate if left out."
+    )
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """The search against passes and against repeats, and the rate of switching while training."""
     cells = done(data.cells)
     histories = {
         row: kept
@@ -41,10 +50,10 @@ def draw(data: FigureData, options: dict) -> "Figure":
         if (kept := [f for f in frames if SWITCH_RATE in f and f[SWITCH_RATE].notna().any()])
     }
     cells = cells[cells["metric"].isin((FOUND, FULL))]
-    if "rows" in options:
+    if options.rows is not None:
         names = data.cells.drop_duplicates("row").set_index("row")["row_name"]
-        cells = cells[cells["row_name"].isin(options["rows"])]
-        histories = {row: frames for row, frames in histories.items() if names.get(row) in options["rows"]}
+        cells = cells[cells["row_name"].isin(options.rows)]
+        histories = {row: frames for row, frames in histories.items() if names.get(row) in options.rows}
     if cells.empty and not histories:
         return nothing_to_show("No row of this experiment has a path search or a recorded switch rate yet.")
     figure, axes = new_figure(1, 3, height=2.7)

@@ -10,8 +10,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from dgmbench.assemble.figures.base import FAINT, WIDTH, FigureData, new_figure, nothing_to_show
+from dgmbench.assemble.figures.base import FAINT, WIDTH, FigureData, FigureOptions, new_figure, nothing_to_show
 from dgmbench.assemble.figures.samples import as_pictures, mosaic
 
 if TYPE_CHECKING:
@@ -21,14 +22,19 @@ if TYPE_CHECKING:
 ESTIMATOR = "reconstructions"
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `side`, the pictures along a panel's edge; `fields`, false to leave the receptive fields out."""
+class Options(FigureOptions):
+    side: int | None = Field(None, ge=1, description="Pictures along a panel's edge; as many as there are if left out.")
+    fields: bool = Field(True, description="Whether the receptive fields are shown.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A line of panels for each row; one that has nothing says why."""
     found, missing = data.arrays.get(ESTIMATOR, {}), data.missing_arrays.get(ESTIMATOR, {})
     rows = [row for row in dict.fromkeys(data.cells["row"]) if row in found or row in missing]
     if not found:
         reasons = list(dict.fromkeys(missing.values())) or [f"No row is evaluated by '{ESTIMATOR}'."]
         return nothing_to_show("\n".join(["No reconstruction is here yet.", *reasons[:3]]))
-    names = ["inputs", "reconstructions", *(["fields"] if options.get("fields", True) else [])]
+    names = ["inputs", "reconstructions", *(["fields"] if options.fields else [])]
     panel = min(WIDTH / len(names) - 0.15, 2.1)
     figure, axes = new_figure(len(rows), len(names), height=len(rows) * (panel + 0.3))
     for index, row in enumerate(rows):
@@ -48,7 +54,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
             "fields": "receptive fields",
         }
         for axis, name in zip(axes[index], names):
-            _pictures(axis, found[row][name], data.shapes.get(row), options.get("side"), name == "fields")
+            _pictures(axis, found[row][name], data.shapes.get(row), options.side, name == "fields")
             axis.text(0.5, -0.02, titles[name], transform=axis.transAxes, ha="center", va="top", fontsize=7)
     return figure
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
     COLORS,
@@ -21,6 +22,8 @@ from dgmbench.assemble.figures.base import (
     INK,
     MARKERS,
     FigureData,
+    FigureOptions,
+    HyperParameter,
     done,
     grid,
     new_figure,
@@ -40,9 +43,15 @@ SINGLE = 30  # zeta drawn as thin lines
 _LEAST = 1e-6  # nats
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `x`, the hyper-parameter of the rows' grid that says how long a prior was trained (epochs)."""
-    x = options.get("x", "epochs")
+class Options(FigureOptions):
+    x: HyperParameter = Field(
+        "epochs", description="The hyper-parameter that says how long a prior was trained, of some row's grid."
+    )
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Mean field over its rounds, and both quantities along training."""
+    x = options.x
     points = _points(done(data.cells), x)
     if points.empty:
         return nothing_to_show("No divergence of mean field and no gradient has come out yet.")

@@ -5,8 +5,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
-from dgmbench.assemble.figures.base import COLORS, FAINT, WIDTH, FigureData, new_figure, nothing_to_show
+from dgmbench.assemble.figures.base import COLORS, FAINT, WIDTH, FigureData, FigureOptions, new_figure, nothing_to_show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,14 @@ if TYPE_CHECKING:
 SIDE = 8  # pictures beside each other in a panel
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `side`, the number of pictures along a panel's edge."""
+class Options(FigureOptions):
+    side: int | None = Field(
+        None, ge=1, description=f"Pictures along a panel's edge; as many as there are, up to {SIDE}, if left out."
+    )
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """A panel for each row that was sampled, or was to be."""
     rows = [*data.samples, *(row for row in data.missing if row not in data.samples)]
     if not rows:
         return nothing_to_show("No row of this experiment was sampled.")
@@ -24,7 +31,7 @@ def draw(data: FigureData, options: dict) -> "Figure":
         reasons = list(dict.fromkeys(data.missing.values()))
         return nothing_to_show("\n".join(["No samples are here yet.", *reasons[:3]]))
     most = max((len(samples) for samples in data.samples.values()), default=1)
-    side = int(options.get("side", min(SIDE, math.isqrt(most))))
+    side = options.side or min(SIDE, math.isqrt(most))
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
     panel = min(WIDTH / columns, 2.2)

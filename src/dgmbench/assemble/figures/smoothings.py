@@ -19,6 +19,7 @@ from dgmbench.assemble.figures.base import (
     LINES,
     WIDTH,
     FigureData,
+    FigureOptions,
     grid,
     nothing_to_show,
     series_style,
@@ -33,8 +34,12 @@ PER_LINE = 3
 _LEAST = 1e-2  # gradients below are not drawn: they carry nothing
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: none are read."""
+class Options(FigureOptions):
+    """This figure has none."""
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Two panels for each row, and one for all."""
     from matplotlib.figure import Figure
 
     found, missing = data.arrays.get(ESTIMATOR, {}), data.missing_arrays.get(ESTIMATOR, {})

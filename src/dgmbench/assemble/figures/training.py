@@ -7,10 +7,13 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from dgmbench.assemble.figures.base import (
     COLORS,
     LINES,
     FigureData,
+    FigureOptions,
     grid,
     new_figure,
     nothing_to_show,
@@ -31,11 +34,15 @@ NATS = dict.fromkeys(("likelihood", "bound", "elbo", "loss", "energy", "kl", "nl
 UNITS = {**NATS, "components": "count", "epoch": "count", "seconds": "s"}
 
 
-def draw(data: FigureData, options: dict) -> "Figure":
-    """Options: `quantities`, the recorded quantities to show; all where left out."""
+class Options(FigureOptions):
+    quantities: list[str] | None = Field(None, description="Recorded quantities to show; all if left out.")
+
+
+def draw(data: FigureData, options: Options) -> "Figure":
+    """Panels in the order of the rows, at most `MOST_PANELS` of them."""
     from matplotlib.ticker import MaxNLocator
 
-    wanted = options.get("quantities")
+    wanted = options.quantities
     models = data.cells.drop_duplicates("row").set_index("row")["model"].to_dict()
     panels: dict[tuple[str, str], list[str]] = {}
     for row, frames in data.histories.items():

@@ -21,6 +21,8 @@ from dgmbench.data.draws import permutation, stream
 from dgmbench.data.loading import SPLITS, Description, LoaderOptions, Writer
 from dgmbench.errors import UserError, nearest
 
+_SHOWN = 5  # places that a message names; the rest is counted
+
 
 class Options(LoaderOptions):
     values: str = Field(pattern="^(binary|unit|real)$", description="binary {0, 1}, unit [0, 1] or real.")
@@ -85,17 +87,49 @@ def _split_rows(n: int, groups: np.ndarray | None, options: Options) -> list[np.
 
 
 def read(name: str, content: bytes, options: Options) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """The examples, and labels and groups where the options name them."""
+    """The examples, and labels and groups where the options name them.
+
+    Raises:
+        UserError: the file cannot be read, lacks what the options name, or has values that are missing or infinite.
+    """
+    x, labels, groups = _read(name, content, options)
+    for key, values in ((None, x), (options.labels, labels), (options.groups, groups)):
+        wrong = [] if values is None else _not_finite(values)
+        if len(wrong):
+            said = f"{len(wrong):,} of {len(values):,} rows have values that are missing or not finite (NaN, infinity)"
+            where = name if key is None else f"{name}, '{key}'"
+            raise UserError(f"{where}: {said}, {_places(name, content, wrong, len(values))}; mend or remove them.")
+    return _numbers(name, x), _integers(name, labels), _integers(name, groups)
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    """Numbers, from 0, of the rows that hold a NaN or an infinity."""
+    if values.dtype.kind != "f" or values.ndim < 1 or values.size == 0:
+        return np.array([], dtype=np.int64)
+    return np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+
+
+def _places(name: str, content: bytes, wrong: np.ndarray, rows: int) -> str:
+    """`lines 3, 17 of the file`: as an editor counts them, where the file is a text with a line for each row."""
+    unit, places = "row", wrong + 1
+    if name.endswith((".csv", ".csv.gz")):
+        filled = [number for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        if len(filled) - rows in (0, 1):  # with a line of column names or without
+            unit, places = "line", np.array(filled[len(filled) - rows :])[wrong]
+    shown = ", ".join(map(str, places[:_SHOWN])) + (", ..." if len(places) > _SHOWN else "")
+    return f"{unit}{'s' if len(places) > 1 else ''} {shown} of the file, counted from 1"
+
+
+def _read(name: str, content: bytes, options: Options) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     if name.endswith(".npy"):
         if options.labels or options.groups:
             raise UserError(f"{name}: a .npy file holds one array; use .npz, .csv or .parquet for labels or groups.")
-        return _numbers(name, _load(name, content)), None, None
+        return _load(name, content), None, None
     if name.endswith(".npz"):
         with _load(name, content) as archive:
             if options.array is None:
                 raise UserError(f"{name} holds several arrays: set option `array` to one of {', '.join(archive)}.")
-            named = [_pick(name, archive, key) for key in (options.array, options.labels, options.groups)]
-        return _numbers(name, named[0]), _integers(name, named[1]), _integers(name, named[2])
+            return tuple(_pick(name, archive, key) for key in (options.array, options.labels, options.groups))
     if name.endswith((".csv", ".csv.gz", ".parquet")):
         return _read_table(name, content, options)
     raise UserError(f"{name}: the loader 'array' reads .npy, .npz, .csv, .csv.gz and .parquet.")
@@ -115,7 +149,8 @@ def _read_table(name: str, content: bytes, options: Options):
         if name.endswith(".parquet"):
             table = pd.read_parquet(io.BytesIO(content))
         else:
-            header = any(c.isalpha() for c in content.split(b"\n", 1)[0].decode().replace("e", "").replace("E", ""))
+            first = content.lstrip().split(b"\n", 1)[0].decode()
+            header = not all(_is_number(field) for field in first.split(","))
             table = pd.read_csv(io.BytesIO(content), header=0 if header else None)
     except (ValueError, OSError) as error:
         raise UserError(f"{name} is not a table that can be read ({error}).") from error
@@ -124,7 +159,16 @@ def _read_table(name: str, content: bytes, options: Options):
     rest = table.drop(columns=[key for key in (options.labels, options.groups) if key is not None])
     if wrong := [column for column in rest if rest[column].dtype.kind not in "biuf"]:
         raise UserError(f"{name}: column '{wrong[0]}' is not numeric: remove it, or name it as `labels` or `groups`.")
-    return rest.to_numpy(), _integers(name, asides[0]), _integers(name, asides[1])
+    return rest.to_numpy(), asides[0], asides[1]
+
+
+def _is_number(field: str) -> bool:
+    """Of a table's first line: NaN and what is left out are numbers that miss, and no names of columns."""
+    try:
+        float(field.strip().strip('"') or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _pick(name: str, source, key: str | None) -> np.ndarray | None:
