@@ -55,6 +55,17 @@ def test_rows_columns_and_seeds_multiply_as_they_should():
     assert [row.id for row in plan.rows["x"]] == ["g", "m components=1", "m components=2", "published"]
 
 
+def test_a_row_may_have_the_published_protocol_at_some_values_of_its_grid():
+    def planned(**change):
+        budget = {"datasets": [MOONS], "rows": {"m": {"differs": "fewer", "as_published": {"components": 2}, **change}}}
+        return make_plan(SMOKE, {"x": experiment(budgets={"smoke": budget})}).rows["x"]
+
+    assert [row.differs for row in planned()] == [None, "fewer", None, None]
+    assert [row.differs for row in planned(as_published={"components": 3})] == [None, "fewer", "fewer", None]
+    with pytest.raises(ValueError, match=r"as_published: there is no 'component', did you mean 'components'"):
+        planned(as_published={"component": 2})
+
+
 def test_changes_to_every_row_lie_under_those_of_a_row_and_only_leaves_rows_out():
     rows = {
         "g": PLAN["rows"]["g"],

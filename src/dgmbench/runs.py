@@ -185,6 +185,8 @@ def _planned_rows(
         identity = f"{name} {spell(shown)}".strip()
         protocol = change.protocol or row.protocol or ""
         differs = change.differs or budget.differs
+        if change.as_published and all(parameters.get(key) == value for key, value in change.as_published.items()):
+            differs = None
         yield PlannedRow(name, identity, row, use.name, parameters, protocol, differs)
 
 

@@ -104,6 +104,11 @@ class RowChange(Schema):
     )
     protocol: str | None = Field(None, description="The protocol column under this budget.")
     differs: str | None = Field(None, description="How this row's protocol differs from the published one.")
+    as_published: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Values of the row's grid at which its protocol is the published one after all: 'differs' then "
+        "does not hold.",
+    )
 
     def over(self, other: "RowChange") -> "RowChange":
         """This change on top of another: its settings replace the other's, spec and grid key by key."""
@@ -235,6 +240,8 @@ class Experiment(Schema):
         _check_names(plan.every_row.evaluate or [], self.evaluations, f"{where}.every_row.evaluate")
         for name, change in plan.rows.items():
             _check_names(change.evaluate or [], self.evaluations, f"{where}.rows.{name}.evaluate")
+            grid = {**self.rows[name].grid, **plan.every_row.grid, **change.grid}
+            _check_names(change.as_published, grid, f"{where}.rows.{name}.as_published")
         _check_names(plan.evaluations, self.evaluations, f"{where}.evaluations")
 
     def _check_selection(self, where: str, name: str, select: Select) -> None:
