@@ -53,7 +53,7 @@ def assembling(monkeypatch, tmp_path, fails: dict[str, Exception]):
     monkeypatch.chdir(tmp_path)
     made = []
 
-    def assemble(name, params, experiments, without_files):
+    def assemble(name, params, experiments, anyway, only_begun):
         if name in fails:
             raise fails[name]
         made.append(name)

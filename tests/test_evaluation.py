@@ -67,7 +67,7 @@ def sorted_by_class(n: int, binarize: bool = False) -> Dataset:
 @pytest.mark.parametrize(("n", "m"), [(100, 10), (97, 10), (10, 10), (1000, 1), (11, 7), (10, 9)])
 def test_the_examples_that_are_scored_are_evenly_spaced(n, m):
     data, rows = evaluation.scored(sorted_by_class(n), EstimatorSettings(examples=m))
-    test = data.test
+    test = data.splits["test"]
     taken = test.x[:, 0].astype(int)
     assert len(test) == m
     assert (rows is None) == (m == n)
@@ -78,7 +78,7 @@ def test_the_examples_that_are_scored_are_evenly_spaced(n, m):
     assert (test.groups == test.labels + 100).all()
     if m == 10:
         assert set(test.labels.tolist()) == set(range(10))
-    assert len(data.train) == n
+    assert len(data.train) == len(data.test) == len(data.splits["train"]) == n
 
 
 @pytest.mark.parametrize("asked", [None, 50, 60])
@@ -91,4 +91,5 @@ def test_all_examples_are_scored_where_no_fewer_are_asked_for(asked):
 
 def test_what_is_binarized_at_each_draw_still_is():
     data, _ = evaluation.scored(sorted_by_class(50, binarize=True), EstimatorSettings(examples=5))
-    assert data.test.binarize
+    assert data.splits["test"].binarize
+    assert data.dimension == 1

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import synthetic_results as synthetic
@@ -15,6 +16,7 @@ from dgmbench.assemble import ledger, paired, provenance
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.outcomes import Archive
+from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.errors import UserError
 from dgmbench.runs import make_plan
 from dgmbench.schemas import Experiment
@@ -281,6 +283,38 @@ def test_numbers_of_earlier_code_or_settings_say_so(assembled, monkeypatch):
     assert (results / "demo" / "metrics.json").read_bytes() == metrics
 
 
+def test_numbers_of_other_rows_of_a_split_say_so(assembled):
+    _, plan, _, _ = assembled
+    (name,) = [n for n in plan.experiments if n == "patches-check"]
+    identity = plan.evaluations_of(name)[0]
+    run = plan.evaluations[identity].run
+    some = replace(plan.evaluations[identity], settings={**plan.evaluations[identity].settings, "examples": 10})
+    asked = replace(
+        plan, evaluations={**plan.evaluations, some.id: some}, cells={name: [SimpleNamespace(evaluations=[some.id])]}
+    )
+    cell = {"status": "done", "seeds": [{"run": run, "evaluation": "of the first rows"}]}
+    record = {"evaluation": asdict(some), "measured": {"commit": "0123456789abcdef"}}
+    for key, expected in (("of the first rows", {"cell": ["0123456789ab"]}), (some.id, {})):
+        cell["seeds"][0]["evaluation"] = key
+        shown = {"cells": {"cell": cell}, "runs": {run: {"run": asdict(plan.runs[run])}}, "evaluations": {key: record}}
+        assert superseded_cells(shown, name, asked) == expected
+
+
+def test_no_number_becomes_pending_in_silence(assembled, monkeypatch):
+    results, _, _, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    paths = assemble(*arguments)
+    before = {path: path.read_bytes() for path in paths}
+    monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "n3w")
+    with pytest.raises(UserError, match=r"numbers of its tables .* would be lost.*budget=demo.*--anyway"):
+        assemble(*arguments)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert assemble(*arguments, only_begun=True) == []
+    assert assemble(*arguments, anyway=True) == paths
+    assert all(path.read_bytes() != before[path] for path in paths if path.suffix == ".csv")
+
+
 def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
     results, plan, archive, _ = assembled
     name, experiments = "patches-check", synthetic.experiments()
@@ -292,10 +326,10 @@ def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
     }
     blob = archive.blob(archive.evaluation(plan.evaluations[evaluation].run, evaluation), "per_example")
     blob.rename(blob.with_suffix(".away"))
-    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--without-files"):
+    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--anyway"):
         assemble(*arguments)
     assert {path: path.read_bytes() for path in paths} == before
-    assert assemble(*arguments, without_files=True) == paths
+    assert assemble(*arguments, anyway=True) == paths
     assert {path.name for path in paths if path.read_bytes() != before[path]} == {f"{name}-paired.csv"}
 
 

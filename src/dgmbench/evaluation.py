@@ -4,7 +4,7 @@ import io
 import math
 import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -93,15 +93,38 @@ def _open(manifest: dict[str, Any], layout: Layout) -> Dataset:
     return data
 
 
+@dataclass(frozen=True)
+class ScoredDataset(Dataset):
+    """Data of which some rows are scored: `splits` has these alone, `train`, `validation` and `test` are whole."""
+
+    whole: Dataset
+
+    @property
+    def train(self) -> Split:
+        return self.whole.train
+
+    @property
+    def validation(self) -> Split:
+        return self.whole.validation
+
+    @property
+    def test(self) -> Split:
+        return self.whole.test
+
+
 def scored(data: Dataset, settings: EstimatorSettings) -> tuple[Dataset, np.ndarray | None]:
-    """The data with only those rows of the scored split that are asked for, and which these are; None for all."""
+    """The data with only those rows of the scored split that are asked for, and which these are; None for all.
+
+    What the split is for beside being scored (to train, to choose a bandwidth on) it is as a whole.
+    """
     split = data.splits.get(settings.split)
     if split is None or settings.examples is None or settings.examples >= len(split):
         return data, None
     rows = evenly_spaced(settings.examples, len(split))
     labels, groups = (None if part is None else np.asarray(part[rows]) for part in (split.labels, split.groups))
     thinned = replace(split, x=np.asarray(split.x[rows]), labels=labels, groups=groups)
-    return replace(data, splits={**data.splits, settings.split: thinned}), rows
+    own = {field.name: getattr(data, field.name) for field in fields(data)}
+    return ScoredDataset(**own | {"splits": {**data.splits, settings.split: thinned}}, whole=data), rows
 
 
 def _estimate(

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.estimators import importance_weighted, latent_ais, prior_sampling
@@ -131,3 +132,8 @@ def test_estimators_find_the_sum(module, settings):
     truth = float(model.log_prob(data().test.all()).mean())
     assert found.estimator_se < 0.05
     assert abs(found.value - truth) < 5 * found.estimator_se + 0.01
+
+
+def test_a_setting_that_is_not_read_is_refused():
+    with pytest.raises(ValidationError, match="'encoder_iterations' is read with proposal: encoder only: leave it out"):
+        latent_gmm.Spec(proposal="posterior", encoder_iterations=7)

@@ -7,12 +7,13 @@ from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record, records, to_csv
 from dgmbench.assemble.order import order_cells, order_records
-from dgmbench.assemble.outcomes import Archive
+from dgmbench.assemble.outcomes import PENDING, Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
 from dgmbench.assemble.tables_text import latex, markdown
 from dgmbench.errors import UserError, nearest
-from dgmbench.files import write_json, write_text
+from dgmbench.files import read_json, write_json, write_text
+from dgmbench.layout import Layout
 from dgmbench.params import Params
 from dgmbench.runs import Plan, make_plan
 from dgmbench.schemas import Experiment
@@ -24,26 +25,29 @@ def assemble(
     experiments: dict[str, Experiment],
     results_root: Path = Path("results"),
     data_root: Path = Path("data"),
-    without_files: bool = False,
+    anyway: bool = False,
+    only_begun: bool = False,
 ) -> list[Path]:
     """Write tables, figures and provenance of one experiment below results/<budget>/; return their paths.
 
-    What has not been computed yet, or failed, is a cell with a status and a reason. Large files that were computed and
-    are not on this machine are another matter, as in a clone into which none was pulled: figures and paired differences
-    made without them would take the place of better ones. So nothing is written where any is missing, unless
-    `without_files` is set: then what would be made from them says so instead.
+    What has not been computed yet, or failed, is a cell with a status and a reason. Nothing is written that would say
+    less than what stands there, unless `anyway` is set: where a number of the tables was made by earlier code or
+    settings and has not been made again, and where large files were computed that are not on this machine, as in a
+    clone into which none was pulled: figures and paired differences are made from them. With `only_begun` nothing is
+    written, and [] returned, where nothing of the experiment has been computed.
 
     Raises:
-        UserError: no such experiment, a published number, a figure or a selection that cannot be found, or large files
-            that are not here.
+        UserError: no such experiment, a published number, a figure or a selection that cannot be found, or something
+            that would be lost.
     """
     if experiment_name not in experiments:
         raise UserError(f"there is no experiment '{experiment_name}': {nearest(experiment_name, experiments)}")
     results_root, one = Path(results_root), params.model_copy(update={"experiments": [experiment_name]})
     plan = make_plan(one, experiments, results_root / "published")
-    return assemble_plan(
-        experiment_name, experiments[experiment_name], plan, results_root, Path(data_root), without_files
-    )
+    layout = Layout(params.budget, results_root.parent)
+    if only_begun and not any(layout.evaluation(e.run, e.id).is_file() for e in plan.evaluations.values()):
+        return []
+    return assemble_plan(experiment_name, experiments[experiment_name], plan, results_root, Path(data_root), anyway)
 
 
 def assemble_plan(
@@ -52,7 +56,7 @@ def assemble_plan(
     plan: Plan,
     results_root: Path,
     data_root: Path,
-    without_files: bool = False,
+    anyway: bool = False,
 ) -> list[Path]:
     """`assemble` for a plan that is there already."""
     results = results_root / plan.budget
@@ -65,7 +69,10 @@ def assemble_plan(
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
     drawn_from = gather(entries, plan, archive, experiment.title, labels)
-    if archive.absent and not without_files:
+    lost = [] if anyway else _lost(results / "provenance" / f"{name}.json", entries)
+    if lost:
+        raise UserError(_not_made_again(name, plan.budget, lost))
+    if archive.absent and not anyway:
         raise UserError(_absent(name, plan.budget, archive.absent))
     texts = {
         f"{name}.csv": to_csv(rows),
@@ -91,7 +98,23 @@ def _absent(name: str, budget: str, absent: list[Path]) -> str:
         f"{name}: {files} that its figures and paired differences are made from are not on this machine, so nothing "
         f"was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has them; or remove the "
         f".json of their evaluations below results/{budget}/runs, and `snakemake` makes them again; or add "
-        f"--without-files to `dgmbench assemble {name}`, and what is made from them says that they are missing."
+        f"--anyway to `dgmbench assemble {name}`, and what is made from them says that they are missing."
+    )
+
+
+def _lost(path: Path, entries: list[Entry]) -> list[str]:
+    """Cells that have a number where the experiment was assembled before, and would be pending now."""
+    shown = read_json(path)["cells"] if path.is_file() else {}
+    pending = (entry.key for entry in entries if entry.status == PENDING)
+    return [key for key in pending if shown.get(key, {}).get("obtained") is not None]
+
+
+def _not_made_again(name: str, budget: str, lost: list[str]) -> str:
+    cells = f"{len(lost)} number{'s' if len(lost) > 1 else ''} of its tables (such as {lost[0]})"
+    return (
+        f"{name}: {cells} would be lost, because code or settings have changed since and nothing has been computed "
+        f"again, so nothing was written: `snakemake --cores all --config budget={budget} 'experiments=[{name}]'` makes "
+        f"them; or add --anyway to `dgmbench assemble {name}`, and they are pending."
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dgmbench.assemble.outcomes import PENDING
 from dgmbench.assemble.provenance import used_by
 from dgmbench.files import canonical_json, read_json
-from dgmbench.runs import Plan
+from dgmbench.runs import Evaluation, Plan
 
 SUPERSEDED = "superseded"
 _RUN = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
@@ -34,7 +34,9 @@ def superseded_cells(shown: dict[str, Any], experiment: str, plan: Plan) -> dict
     old = {}
     for identity, record in shown["evaluations"].items():
         evaluation = record["evaluation"]
-        if _meaning(shown["runs"][evaluation["run"]]["run"], evaluation) not in asked:
+        # The identity also says which rows of a split are scored.
+        changed = Evaluation(**evaluation).id != identity
+        if changed or _meaning(shown["runs"][evaluation["run"]]["run"], evaluation) not in asked:
             old[identity] = ((record.get("measured") or {}).get("commit") or "unknown")[:12]
     found = {}
     for key, cell in shown["cells"].items():

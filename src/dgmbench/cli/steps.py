@@ -21,6 +21,8 @@ from dgmbench.cli.arguments import (
 )
 from dgmbench.errors import UserError, nearest
 
+NOTHING_YET = "left out, because nothing of it has been computed yet"
+
 
 def fetch(
     names: Annotated[list[str] | None, typer.Argument(help="Datasets (`dgmbench list datasets`).")] = None,
@@ -157,19 +159,20 @@ def assemble(
     budget: BudgetFlag = None,
     seeds: SeedsFlag = None,
     only: OnlyFlag = None,
-    without_files: Annotated[
+    anyway: Annotated[
         bool,
         typer.Option(
-            "--without-files",
-            help="Go on where large files are not here: figures and paired differences made from them are replaced by "
-            "a line that says so.",
+            "--anyway",
+            help="Write although numbers of the present tables were not made again, or large files are not here: what "
+            "is made from them is pending, or says so.",
         ),
     ] = False,
 ) -> None:
     """Make the tables, figures and provenance of an experiment from the numbers that are there.
 
-    Refuses, and writes nothing, where large files that were computed are not on this machine: see `restore`. With
-    --all, an experiment that cannot be assembled keeps its earlier tables and costs no other; the status is then 2.
+    Refuses, and writes nothing, where numbers would be lost that the present tables show, or where large files that
+    were computed are not on this machine: see `restore`. With --all, an experiment that cannot be assembled keeps its
+    earlier tables and costs no other (the status is then 2), and one of which nothing was computed is left out.
     """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments
@@ -184,7 +187,7 @@ def assemble(
         if name not in known:
             raise UserError(f"no experiment '{name}' under the budget '{params.budget}': {nearest(str(name), known)}")
         try:
-            written = assemble_experiment(name, params, experiments, without_files=without_files)
+            written = assemble_experiment(name, params, experiments, anyway=anyway, only_begun=everything)
         except Exception as error:
             if not everything:
                 raise
@@ -194,7 +197,7 @@ def assemble(
                 traceback.print_exc()
                 broken.append(f"{name}: {type(error).__name__}: {error}")
             continue
-        print(f"{name}: {len(written)} files under results/{params.budget}")
+        print(f"{name}: " + (f"{len(written)} files under results/{params.budget}" if written else NOTHING_YET))
     if broken:
         raise UserError(f"{len(broken)} of {len(names)} experiments could not be assembled:\n  " + "\n  ".join(broken))
 

@@ -85,7 +85,7 @@ class Timing:
 def common_start(
     model: Density, data: Dataset, settings: TimingSettings, device: torch.device
 ) -> tuple[Mixture, Tensor]:
-    """The trained mixture and the first examples of the split, both whitened by the training data: z is (n, d).
+    """The trained mixture and the scored examples of the split, both whitened by the training data: z is (n, d).
 
     Whitened as in training, by the mean and the covariance (plus the model's own ridge) of the training split. The
     whitening matrix is lower triangular: the first coordinates after it depend on the first before it alone.

@@ -49,7 +49,7 @@ def scorings(settings: Settings, examples: int) -> float:
 
 
 def estimate(model: Density, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """Both searches on the first examples of a split.
+    """Both searches on the examples of a split.
 
     The model has `best_paths(x) -> (l (n,), paths (n,))` of the full search, and
     `search_paths(x, passes, repeats, generator) -> (l (n,), paths (n,), path evaluations for each example)`.

@@ -20,11 +20,11 @@ sampling of their sum; optimal q: Neal and Hinton, "A view of the EM algorithm",
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -32,6 +32,7 @@ from dgmbench.data.prepared import Dataset
 from dgmbench.models.base import Decoder, Encoder, LatentVariable
 from dgmbench.models.mixtures import gmm
 from dgmbench.models.mixtures._components import Components
+from dgmbench.models.mixtures._fitting import only_read, spread
 from dgmbench.training.session import Session
 
 SMOKE: dict = {**gmm.SMOKE, "encoder_iterations": 20}
@@ -44,6 +45,10 @@ class Spec(gmm.Spec):
     )
     encoder_iterations: int = Field(200, ge=0, description="L-BFGS iterations of the encoder; 0 for its start.")
 
+    @model_validator(mode="after")
+    def _iterations_are_read(self) -> Self:
+        return only_read(self, self.proposal == "encoder", "with proposal: encoder", "encoder_iterations")
+
 
 class Model(gmm.Model, LatentVariable, Encoder, Decoder):
     """`state` is that of the mixture, `encoder.weight` V (K, d) and `encoder.bias` c (K,) for x itself: float64."""
@@ -54,8 +59,7 @@ class Model(gmm.Model, LatentVariable, Encoder, Decoder):
     def fit(self, data: Dataset, session: Session) -> None:
         """EM, then the encoder; history as in `gmm`."""
         super().fit(data, session)
-        rows = np.linspace(0, len(data.train) - 1, min(_ENCODER_EXAMPLES, len(data.train))).astype(np.int64)
-        x = data.train.take(torch.from_numpy(rows), session.generator).to(self._components.means)
+        x = data.train.take(spread(len(data.train), _ENCODER_EXAMPLES), session.generator).to(self._components.means)
         self.weight, self.bias = self._fitted(x)
 
     def _fitted(self, x: Tensor) -> tuple[Tensor, Tensor]:
