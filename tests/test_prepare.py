@@ -107,7 +107,7 @@ LINES = [",".join(map(str, row)) for row in HOLES]
         ("a.csv", "\n".join(LINES).encode(), {}, "lines 2, 10, 19 of the file"),
         ("a.csv", "\n".join(["a,b,c", "", *LINES]).encode(), {}, "lines 4, 12, 21 of the file"),
         ("a.csv.gz", gzip.compress("\n".join(["a,b,c", *LINES]).encode()), {}, "lines 3, 11, 20 of the file"),
-        # No names of columns: a first line with a hole was taken for them, and its row lost.
+        # A hole in the first line makes it no line of column names: its row counts, and is refused.
         ("a.csv", b"nan,1,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
         ("a.csv", b"1,,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
         ("a.npy", saved(np.save, TABLE * np.nan), {}, "20 of 20 rows .* rows 1, 2, 3, 4, 5, ... of the file"),
