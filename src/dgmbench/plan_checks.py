@@ -16,7 +16,7 @@ from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
 from dgmbench.grids import combinations, spell
-from dgmbench.schemas import EvaluationChange, Experiment, PublishedCell
+from dgmbench.schemas import Experiment, PublishedCell
 
 if TYPE_CHECKING:
     from dgmbench.runs import Plan, PlannedRow
@@ -60,8 +60,8 @@ def _settings(
     if row.row.model is not None:
         asked = (row.id, cell.evaluation, cell.metric)
         return [c.settings for c in plan.cells[name] if (c.row, c.evaluation_name, c.metric) == asked]
-    change = experiment.budgets[plan.budget].evaluations.get(cell.evaluation, EvaluationChange())
-    return list(combinations({**experiment.evaluations[cell.evaluation].grid, **change.grid}))
+    budget = experiment.budgets[plan.budget]
+    return list(combinations(budget.grid(cell.evaluation, experiment.evaluations[cell.evaluation])))
 
 
 def _metrics(experiment: Experiment, evaluation: str) -> dict[str, Metric]:
@@ -137,5 +137,4 @@ def _known(experiment: Experiment, what: str) -> Iterator[str]:
     if what == "column":
         for name, use in evaluations.items():
             for budget in experiment.budgets.values():
-                change = budget.evaluations.get(name, EvaluationChange())
-                yield from (f"{name} {spell(s)}".strip() for s in combinations({**use.grid, **change.grid}))
+                yield from (f"{name} {spell(settings)}".strip() for settings in combinations(budget.grid(name, use)))

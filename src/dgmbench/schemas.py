@@ -147,6 +147,14 @@ class BudgetPlan(Schema):
         own = self.rows.get(name, RowChange())
         return own if row.model is None else own.over(self.every_row)
 
+    def grid(self, name: str, evaluation: EvaluationPlan) -> Grid:
+        """Setting -> values of an evaluation's columns under this budget."""
+        return {**evaluation.grid, **self.evaluations.get(name, EvaluationChange()).grid}
+
+    def settings(self, name: str, evaluation: EvaluationPlan) -> dict[str, Any]:
+        """The settings of an evaluation under this budget that are the same in all of its columns."""
+        return {**evaluation.settings, **self.evaluations.get(name, EvaluationChange()).settings}
+
 
 class OrderPlan(Schema):
     """Rows whose order is compared with the published one, by Spearman's rank correlation; a line of the table. Each

@@ -15,7 +15,7 @@ from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
 from dgmbench.grids import combinations, spell
 from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow
-from dgmbench.schemas import EvaluationChange, Experiment
+from dgmbench.schemas import Experiment
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,8 @@ def _published_only(
     entries = []
     for cell in row.row.published:
         evaluation = experiment.evaluations[cell.evaluation]
-        change = budget.evaluations.get(cell.evaluation, EvaluationChange())
         metric = declared_metric(evaluation.estimator, cell.metric)
-        for settings in combinations({**evaluation.grid, **change.grid}):
+        for settings in combinations(budget.grid(cell.evaluation, evaluation)):
             entries.append(
                 Entry(
                     experiment=name,
