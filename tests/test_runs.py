@@ -31,9 +31,6 @@ def test_a_row_may_have_the_published_protocol_at_some_values_of_its_grid():
         return make_plan(SMOKE, {"x": experiment(budgets={"smoke": budget})}).rows["x"]
 
     assert [row.differs for row in planned()] == [None, "fewer", None, None]
-    assert [row.differs for row in planned(as_published={"components": 3})] == [None, "fewer", "fewer", None]
-    with pytest.raises(ValueError, match=r"as_published: there is no 'component', did you mean 'components'"):
-        planned(as_published={"component": 2})
 
 
 def test_changes_to_every_row_lie_under_those_of_a_row_and_only_leaves_rows_out():
