@@ -7,6 +7,8 @@ import pytest
 from planning import MOONS, PLAN, SMOKE, experiment
 
 from dgmbench import plan_checks
+from dgmbench.assemble.entries import build_entries
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.config import load_experiments
 from dgmbench.errors import UserError
 from dgmbench.estimators.base import Metric
@@ -51,6 +53,48 @@ def test_a_selection_that_nothing_decides_is_refused(by, metric, sentence, monke
     }
     with pytest.raises(UserError, match=f"experiment x, row best.*{sentence}"):
         make_plan(SMOKE, {"x": experiment(rows=rows, evaluations=evaluations)})
+
+
+CHOSEN = {
+    "rows": {
+        "m": {"model": "gmm", "grid": {"components": [1, 2]}, "evaluate": ["one", "validation"], "seeds": 1},
+        "best": {"select": {"row": "m", "by": "validation"}},
+    },
+    "evaluations": {
+        "one": {"estimator": "exact_likelihood"},
+        "validation": {"estimator": "exact_likelihood", "settings": {"split": "validation"}},
+    },
+}
+
+
+@pytest.mark.parametrize("change", [{"settings": {"split": "test"}}, {"grid": {"split": ["test"]}}])
+def test_a_budget_cannot_make_a_selection_choose_on_test(change):
+    budget = {"datasets": [MOONS], "evaluations": {"validation": change}}
+    make_plan(SMOKE, {"x": experiment(**CHOSEN)})
+    with pytest.raises(
+        UserError, match=r"row best, select\.by: under the budget smoke 'validation' .* split test, and"
+    ):
+        make_plan(SMOKE, {"x": experiment(**CHOSEN, budgets={"smoke": budget})})
+
+
+def test_a_selections_published_number_may_depend_on_the_variant_that_it_chooses(tmp_path):
+    def planned(k="{components}", **budget):
+        best = {**CHOSEN["rows"]["best"], "published": [{**CELL, "where": {"model": "gmm", "k": k}}]}
+        plan = {**CHOSEN, "rows": {**CHOSEN["rows"], "best": best}}
+        whole = experiment(**plan, budgets={"smoke": {"datasets": [MOONS], **budget}})
+        return whole, make_plan(SMOKE, {"x": whole}, tmp_path)
+
+    (tmp_path / "table.csv").write_text("model,k,nll,sd,kind\ngmm,1,10,0.1,exact\ngmm,2,9,0.2,\n")
+    for budget in ({}, {"only": ["best"]}):
+        whole, plan = planned(**budget)
+        waiting = build_entries(plan, "x", whole, Archive(tmp_path, tmp_path), tmp_path)
+        (entry,) = (e for e in waiting if (e.row, e.evaluation_name) == ("best", "one"))
+        assert (entry.status, entry.published) == ("pending", None)
+    with pytest.raises(UserError, match=r"row best.*'{component}' names .* did you mean 'components'\?"):
+        planned("{component}")
+    (tmp_path / "table.csv").write_text("model,k,nll,sd,kind\ngmm,1,10,0.1,exact\n")
+    with pytest.raises(UserError, match=r"row best.*0 rows .* match {model: gmm, k: 2}"):
+        planned()
 
 
 @pytest.mark.parametrize(

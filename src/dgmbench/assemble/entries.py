@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.outcomes import PENDING, Archive, Combined, Outcome
-from dgmbench.assemble.published import Published, look_up
+from dgmbench.assemble.published import Published, look_up, placeholders
 from dgmbench.assemble.verdict import verdict
 from dgmbench.data import catalogue
 from dgmbench.data.transforms import Step, bits_per_dimension, convention
@@ -259,4 +259,6 @@ def _with_published(entry: Entry, row: PlannedRow, name: str, folder: Path) -> E
         return entry
     where = f"experiment {name}, row {entry.row}, published ({cell.evaluation}, {cell.metric})"
     fill = {"dataset": entry.dataset, **entry.settings, **entry.parameters}
+    if row.row.select is not None and not entry.outcomes and not placeholders(cell) <= fill.keys():
+        return entry  # which number it is, the variant will say that is chosen
     return replace(entry, published=look_up(cell, fill, folder, where))

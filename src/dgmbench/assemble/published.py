@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from dgmbench.errors import UserError, nearest
@@ -78,6 +79,17 @@ def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[d
         if column not in columns:
             raise UserError(f"{where}: {path} has no column '{column}'; {nearest(column, columns)}")
     return path, rows
+
+
+def placeholders(cell: PublishedCell) -> set[str]:
+    """Names of the `{name}` placeholders in what picks a cell's row; none for a value that is not well formed."""
+    found = set()
+    for value in cell.where.values():
+        try:
+            found |= {name for _, name, _, _ in Formatter().parse(value) if name} if isinstance(value, str) else set()
+        except ValueError:
+            continue
+    return found
 
 
 def _filled(value: Any, fill: dict[str, Any], where: str) -> str:
