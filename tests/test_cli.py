@@ -75,6 +75,12 @@ def test_an_experiment_that_cannot_be_assembled_costs_no_other(monkeypatch, tmp_
     assert type(call("two").exception) is type(error)
 
 
+@pytest.mark.parametrize("said", ["two: 3 files are away.", "experiment two, row a: no."])
+def test_an_error_that_begins_with_its_experiment_names_it_once(monkeypatch, tmp_path, said):
+    _, call = assembling(monkeypatch, tmp_path, {"two": UserError(said)})
+    assert str(call("--all").exception) == f"1 of 3 experiments could not be assembled:\n  {said}"
+
+
 def test_all_experiments_that_can_be_assembled_are(monkeypatch, tmp_path):
     made, call = assembling(monkeypatch, tmp_path, {})
     assert call("--all").exit_code == 0

@@ -153,6 +153,44 @@ def test_params_errors_say_what_to_write(values, sentence):
         (ordered(metric="bits"), r"orders\.0\.rows: row 'm' has no published 'bits' of 'test'"),
         (ordered(where={"component": 1}), r"orders\.0\.where, row 'm': there is no 'component', did you mean"),
         (ordered(where={"components": 3}), r"orders\.0\.where\.components: row 'm' has no 3 in its grid, but 1, 2"),
+        (ordered(title="m"), r"orders\.0\.title: 'm' is the name of a row; write another"),
+        (
+            {**ordered(), "orders": [ORDER, {**ORDER, "where": {"components": 2}}]},
+            r"orders\.0\.title: 'o' is the title of two orders; write another",
+        ),
+        (ordered(rows=["m", "m"]), r"orders\.0\.rows: 'm' stands there twice; keep one"),
+        (
+            {
+                **ordered(rows=["m", "p"]),
+                "rows": {**ordered()["rows"], "p": {"pending": "x", "published": [PUBLISHED]}},
+            },
+            r"orders\.0\.rows: row 'p' is pending, and has no number that could be ordered; take it out",
+        ),
+        (
+            altered("budgets", "smoke", "rows", "m", value={"as_published": {"component": 1}}),
+            r"budgets\.smoke\.rows\.m\.as_published, row 'm': there is no 'component', did you mean 'components'",
+        ),
+        (
+            altered("budgets", "smoke", "rows", "m", value={"as_published": {"components": 999}}),
+            r"budgets\.smoke\.rows\.m\.as_published\.components: row 'm' has no 999 in its grid, but 1, 2",
+        ),
+        (
+            altered(
+                "budgets", "smoke", "rows", "m", value={"grid": {"components": [3]}, "as_published": {"components": 1}}
+            ),
+            r"as_published\.components: row 'm' has no 1 in its grid, but 3",
+        ),
+        (
+            altered("budgets", "smoke", "every_row", value={"as_published": {"components": 1}}),
+            r"every_row\.as_published: rows have grids of their own; write it under budgets\.smoke\.rows",
+        ),
+        (altered("budgets", "smoke", "only", value=[]), r"budgets\.smoke\.only: has no value; write at least one, or"),
+        (altered("rows", "g", "evaluate", value=[]), r"rows\.g\.evaluate: has no value; write at least one, or leave"),
+        (
+            altered("budgets", "smoke", "rows", "m", value={"evaluate": []}),
+            r"budgets\.smoke\.rows\.m\.evaluate: has no value; write at least one, or leave 'evaluate' out",
+        ),
+        (altered("evaluations", "test", "metrics", value=[]), r"evaluations\.test\.metrics: has no value"),
         (altered("budgets", "smoke", "datasets", value=[]), r"budgets\.smoke\.datasets: .*at least 1 item"),
         (altered("figure", value=...), r"figure: is missing; write 'figure: \.\.\.'"),
         (altered("paired_with", value="g"), r"both 'paired_with' and 'paired_by', or neither"),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,6 +20,7 @@ from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.figures.registry import figure, figure_modules
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.errors import UserError
+from dgmbench.estimators.registry import estimator_modules
 from dgmbench.runs import make_plan
 from dgmbench.schemas import FigurePlan
 
@@ -235,6 +237,14 @@ def test_figures_declare_their_options_and_load_no_drawing_library_before_they_d
         "[figure(name) for name in figure_modules()]; sys.exit('matplotlib' in sys.modules or 'seaborn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", command]).returncode == 0
+
+
+def test_figures_say_whose_arrays_they_draw():
+    for name in figure_modules():
+        module = figure(name)
+        draws = "data.arrays" in Path(module.__file__).read_text()
+        assert module.Options.arrays_of == ((module.ESTIMATOR,) if draws else ()), name
+        assert set(module.Options.arrays_of) <= estimator_modules().keys()
 
 
 def test_style_does_not_leak():

@@ -282,7 +282,7 @@ def test_arrays_beside_numbers_are_gathered_and_missing_ones_named(tmp_path, mon
             (tmp_path / f"data/runs/{synthetic.BUDGET}/{evaluation.run}/{evaluation.id}.npz").unlink()
     archive = Archive(results / synthetic.BUDGET, tmp_path / "data")
     entries = build_entries(plan, "plane", experiment, archive, results / "published")
-    data = gather(entries, plan, archive, "t", labels_of(entries))
+    data = gather(entries, plan, archive, "t", labels_of(entries), "density_plane")
     assert data.arrays.keys() == {"density_plane"}
     assert data.arrays["density_plane"].keys() == {"near"}
     np.testing.assert_array_equal(data.arrays["density_plane"]["near"]["density"], density)
@@ -291,3 +291,7 @@ def test_arrays_beside_numbers_are_gathered_and_missing_ones_named(tmp_path, mon
     assert missing["bare"] == "the estimator wrote no arrays"
     assert missing["untrained"].startswith("pending: ")
     assert not data.samples
+    assert archive.absent
+    without = Archive(results / synthetic.BUDGET, tmp_path / "data")
+    data = gather(entries, plan, without, "t", labels_of(entries), "likelihood_bars")
+    assert (data.arrays, data.missing_arrays, without.absent) == ({}, {}, [])

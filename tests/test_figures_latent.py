@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dgmbench.assemble.figures import latent_grid, likelihood_error
 from dgmbench.assemble.figures.base import FigureData, style
+from dgmbench.config import load_experiments
+from dgmbench.estimators import latent_ais
 
 
 def grid_data(arrays: dict, missing: dict | None = None) -> FigureData:
@@ -67,3 +70,25 @@ def test_errors_are_differences_from_the_truth_over_the_work():
     assert containers["annealing"].get_ydata() == pytest.approx([0.1])
     np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata().astype(float), [0.1, 0.01])
     assert "No estimate" in empty.axes[0].texts[0].get_text()
+
+
+@pytest.mark.parametrize(("name", "passes_of_a_gradient"), [("estimating-p-of-x", 2), ("estimating-p-of-a-mixture", 1)])
+def test_the_work_of_annealing_is_what_it_does_at_a_temperature(name, passes_of_a_gradient):
+    """The decoder's passes, forward and backward; a mixture's densities are counted once for a gradient too."""
+
+    class Counting:
+        latent_dimension, passes = 2, 0
+
+        def log_prob_x_given_u(self, x, u):
+            self.passes += passes_of_a_gradient if torch.is_grad_enabled() else 1
+            return -u.square().sum(1)
+
+    experiment = load_experiments()[name]
+    settings = {**experiment.evaluations["annealing"].settings, "temperatures": 2}
+    (setting, work), settings = experiment.figure.options["work"]["annealing"], latent_ais.Settings(**settings)
+    model, generator = Counting(), torch.Generator().manual_seed(0)
+    path = latent_ais.PosteriorPath(model, torch.zeros(3, 1), settings.leapfrog, settings.step_size)
+    state = path.sample_base(3, generator)
+    path.log_ratio(state, 0.0, 0.5)
+    path.step(state, 0.5, generator)
+    assert (setting, work) == ("temperatures", settings.chains * model.passes)

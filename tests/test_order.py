@@ -1,6 +1,7 @@
 """Rank correlations with the published order: closed forms, noise, and what is said of rows that are not there."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy.stats import spearmanr
@@ -26,9 +27,10 @@ def entry(
     number = {"value": value, "estimator_se": se, "test_se": 5.0, "converged": changes.pop("converged", None)}
     outcome = Outcome("r" + row, "e", DONE if value is not None else "pending", "", number if value is not None else {})
     return Entry(
-        experiment="x", row=f"{row} k={k}", row_name=row, label=row, column="bound", evaluation_name="bound",
-        metric="log_likelihood", dataset=changes.pop("dataset", "d"), model="m", variant="", parameters={"k": k},
-        settings={}, control=False, protocol="", outcomes=(outcome,),
+        experiment="x", row=f"{row} k={k}", row_name=row, label=row, evaluation_name="bound",
+        metric="log_likelihood", dataset=changes.pop("dataset", "d"),
+        column=changes.pop("column", "bound"), model="m", variant="", parameters={"k": k},
+        settings=changes.pop("settings", {}), control=False, protocol="", outcomes=(outcome,),
         published=Published(published, None, kind, 1.0, "", ""), **words, **changes,
     )  # fmt: skip
 
@@ -101,6 +103,35 @@ def test_an_order_can_be_opened(tmp_path):
 def test_orders_of_several_datasets_have_rows_of_their_own():
     rows = [entry(name, -1.0, -1.0, dataset=dataset) for dataset in ("d", "f") for name in ("a", "b", "c")]
     assert [r["row"] for r in order_records(rows, [ORDER])] == [f"{ORDER.title}, d", f"{ORDER.title}, f"]
+
+
+def test_columns_of_a_grid_have_orders_of_their_own():
+    def rows(names):
+        return [
+            entry(name, value * sign, published, column=f"bound samples={count}", settings={"samples": count})
+            for count, sign in ((100, 1), (1000, -1))
+            for name, value, published in zip(names, (-3, -2, -1), (-30, -20, -10))
+        ]
+
+    records, cells = order_records(rows("abc"), [ORDER]), order_cells(rows("abc"), [ORDER])
+    assert [(r["row"], r["column"], r["obtained"]) for r in records] == [
+        (f"{ORDER.title}, bound samples={count}", f"bound samples={count}", pytest.approx(rho))
+        for count, rho in ((100, 1), (1000, -1))
+    ]
+    assert list(cells) == [ledger.key(record) for record in records]
+    assert all("over 3 rows" in record["protocol"] for record in records)
+    both = [replace(e, dataset=dataset) for dataset in ("d", "f") for e in rows("abc")]
+    assert order_records(both, [ORDER])[1]["row"] == f"{ORDER.title}, d, bound samples=1000"
+    few = order_records(rows("ab"), [ORDER])
+    assert ["budget has 2 rows with" in record["reason"] for record in few] == [True, True]
+
+
+def test_a_selection_that_has_not_chosen_may_have_no_published_number_yet():
+    waiting = replace(entry("c", None, -10), published=None, outcomes=())
+    rows = [entry("a", -3, -30), entry("b", -2, -20), waiting]
+    (record,), (cell,) = order_records(rows, [ORDER]), order_cells(rows, [ORDER]).values()
+    assert (record["status"], record["reason"]) == ("pending", "1 of 3 rows have no number yet: c k=1")
+    assert [made["row"] for made in cell["inputs"]] == ["a k=1", "b k=1"]
 
 
 def test_an_order_of_unknown_rows_is_refused():

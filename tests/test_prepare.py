@@ -10,7 +10,7 @@ import preparing
 import pytest
 
 from dgmbench.data import certificate
-from dgmbench.data.datasets import mnist_static
+from dgmbench.data.datasets import array, mnist_static
 from dgmbench.data.prepare import open_dataset, prepare
 from dgmbench.errors import UserError
 
@@ -107,9 +107,13 @@ LINES = [",".join(map(str, row)) for row in HOLES]
         ("a.csv", "\n".join(LINES).encode(), {}, "lines 2, 10, 19 of the file"),
         ("a.csv", "\n".join(["a,b,c", "", *LINES]).encode(), {}, "lines 4, 12, 21 of the file"),
         ("a.csv.gz", gzip.compress("\n".join(["a,b,c", *LINES]).encode()), {}, "lines 3, 11, 20 of the file"),
-        # No names of columns: a first line with a hole was taken for them, and its row lost.
+        # A hole in the first line makes it no line of column names: its row counts, and is refused.
         ("a.csv", b"nan,1,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
         ("a.csv", b"1,,2\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file"),
+        *(
+            ("a.csv", first + b"\n" + b"1,2,3\n" * 19, {}, "1 of 20 rows .* line 1 of the file")
+            for first in (b"NA,1,2", b"na,1,2", b"null,1,2", b"#N/A,1,2", b"inf,1,2", b"nan,NA,", b"\xef\xbb\xbfNA,1,2")
+        ),
         ("a.npy", saved(np.save, TABLE * np.nan), {}, "20 of 20 rows .* rows 1, 2, 3, 4, 5, ... of the file"),
         (
             "a.csv",
@@ -124,6 +128,26 @@ def test_rows_that_miss_values_are_named(own, tmp_path, name, content, options, 
     with pytest.raises(UserError, match=says):
         made(ref, tmp_path)
     assert list((tmp_path / "prepared").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "options", "rows"),
+    [
+        (b"", {}, 20),
+        (b"\xef\xbb\xbf", {}, 20),
+        (b"a,b,c\n", {}, 20),
+        (b"\xef\xbb\xbfa,b,c\n", {"labels": "a", "shape": [2]}, 20),
+        (b"NA,b,c\n", {}, 20),
+        (b"y,0,1\n", {"labels": "y", "shape": [2]}, 20),
+        (b"4,5,6\r\n", {}, 21),
+    ],
+)
+def test_a_first_line_is_names_where_it_has_words_and_no_number(first, options, rows):
+    options = array.Options(**({"values": "real", "shape": [3]} | options))
+    x, _, _ = array.read("a.csv", first + b"1,2,3\n" * 20, options)
+    assert x.shape == (rows, *options.shape)
+    with pytest.raises(UserError, match="column '0' is not numeric"):
+        array.read("a.csv", b"a,1,2\n" + b"1,2,3\n" * 20, array.Options(values="real", shape=[3]))
 
 
 def test_equal_inputs_give_equal_bytes_and_an_empty_folder_in_the_way_is_replaced(own, tmp_path):

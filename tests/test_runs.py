@@ -1,47 +1,17 @@
 """From experiments to runs: identities that follow exactly what they should, and shared work."""
 
-import copy
 import itertools
 from dataclasses import asdict, replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from planning import MOONS, PLAN, SMOKE, experiment
 
-from dgmbench import plan_checks
-from dgmbench.config import load_experiments
 from dgmbench.errors import UserError
-from dgmbench.estimators.base import Metric
 from dgmbench.files import short_hash
 from dgmbench.grids import combinations, spell
 from dgmbench.params import Params
 from dgmbench.runs import PICTURE, Evaluation, Run, make_plan
-from dgmbench.schemas import Experiment
 from dgmbench.training.run import seed_from
-
-MOONS = {"name": "toys-two-moons", "options": {"train": 300, "validation": 100, "test": 100}}
-PLAN = {
-    "title": "t",
-    "document": "d",
-    "source": "s",
-    "question": "q",
-    "rows": {
-        "g": {"model": "gaussian", "evaluate": ["test", "samples"], "seeds": 1},
-        "m": {"model": "gmm", "grid": {"components": [1, 2]}, "evaluate": ["test"]},
-        "published": {"pending": "not ours yet"},
-    },
-    "evaluations": {
-        "test": {"estimator": "exact_likelihood", "grid": {"examples": [50, 100]}},
-        "samples": {"estimator": "samples"},
-    },
-    "figure": {"name": "likelihood_bars"},
-    "budgets": {"smoke": {"datasets": [MOONS], "seeds": 2}},
-}
-SMOKE = Params(budget="smoke")
-
-
-def experiment(**changes) -> Experiment:
-    return Experiment.model_validate({**copy.deepcopy(PLAN), **changes})
 
 
 def test_rows_columns_and_seeds_multiply_as_they_should():
@@ -61,9 +31,6 @@ def test_a_row_may_have_the_published_protocol_at_some_values_of_its_grid():
         return make_plan(SMOKE, {"x": experiment(budgets={"smoke": budget})}).rows["x"]
 
     assert [row.differs for row in planned()] == [None, "fewer", None, None]
-    assert [row.differs for row in planned(as_published={"components": 3})] == [None, "fewer", "fewer", None]
-    with pytest.raises(ValueError, match=r"as_published: there is no 'component', did you mean 'components'"):
-        planned(as_published={"component": 2})
 
 
 def test_changes_to_every_row_lie_under_those_of_a_row_and_only_leaves_rows_out():
@@ -180,135 +147,6 @@ def test_a_default_written_out_is_the_same_run():
 def test_what_cannot_work_is_said_before_anything_runs(rows, sentence):
     with pytest.raises(UserError, match=sentence):
         make_plan(SMOKE, {"x": experiment(rows=rows)})
-
-
-CELL = {"evaluation": "one", "file": "table", "where": {"model": "gmm", "k": "{components}"}, "value": "nll"}
-CELL |= {"spread": "sd", "kind": "exact", "tolerance": 1, "protocol": "as printed"}
-COSTS = {
-    name: Metric("s", "score", better, "") for name, better in (("seconds", "lower"), ("log_likelihood", "neither"))
-}
-
-
-@pytest.mark.parametrize(
-    ("by", "metric", "sentence"),
-    [
-        ({}, "bound", r"select\.metric: the evaluation 'validation' gives no 'bound'; known: log_likelihood"),
-        (
-            {"estimator": "em_cost"},
-            "log_likelihood",
-            r"select\.metric: neither more nor less of 'log_likelihood' is better, so nothing can be chosen by it; "
-            r"write one that decides: seconds\.",
-        ),
-        (
-            {"grid": {"examples": [50, 100]}},
-            "log_likelihood",
-            r"'validation' gives row m components=1 2 values of 'log_likelihood'; 'select' needs exactly one",
-        ),
-    ],
-)
-def test_a_selection_that_nothing_decides_is_refused(by, metric, sentence, monkeypatch):
-    real = plan_checks.estimator
-    costs = SimpleNamespace(METRICS=COSTS)
-    monkeypatch.setattr(plan_checks, "estimator", lambda name: costs if name == "em_cost" else real(name))
-    evaluations = {
-        "test": {"estimator": "exact_likelihood"},
-        "validation": {"estimator": "exact_likelihood", "settings": {"split": "validation"}, **by},
-    }
-    rows = {
-        "m": {"model": "gmm", "grid": {"components": [1, 2]}, "evaluate": ["test", "validation"]},
-        "best": {"select": {"row": "m", "by": "validation", "metric": metric}},
-    }
-    with pytest.raises(UserError, match=f"experiment x, row best.*{sentence}"):
-        make_plan(SMOKE, {"x": experiment(rows=rows, evaluations=evaluations)})
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"file": "tabel"}, r"there is no file .*; did you mean 'table'\?"),
-        ({"where": {"modle": "gmm"}}, r"has no column 'modle'; did you mean 'model'\?"),
-        ({"where": {"model": "gmn"}}, r"0 rows .* column 'model': did you mean 'gmm'\?"),
-        ({"where": {"model": "gmm"}}, r"2 rows .* write one of the columns k, nll, sd, kind under 'where' too"),
-        ({"where": {"model": "gmm", "k": "{component}"}}, r"does not have; did you mean 'components'\?"),
-        ({"value": "nl"}, r"has no column 'nl'; did you mean 'nll'\?"),
-        ({"spread": "sds"}, r"has no column 'sds'; did you mean 'sd'\?"),
-        ({"metric": "bound"}, r", published: the evaluation 'one' gives no 'bound'; known: log_likelihood"),
-        ({"kind": "estimate"}, r"says of it 'kind: exact', and not 'estimate'; write the same"),
-    ],
-)
-@pytest.mark.parametrize("row", ["m", "other"])
-def test_published_numbers_are_looked_up_when_planning(tmp_path, change, sentence, row):
-    (tmp_path / "table.csv").write_text("model,k,nll,sd,kind\ngmm,1,10,0.1,exact\ngmm,2,9,0.2,\n")
-
-    def plan(**more):
-        cells = [{**CELL, **more}]
-        own = {"model": "gmm", "evaluate": ["one"], "published": cells}
-        if row == "other":
-            own = {"pending": "not ours yet", "published": cells}
-        rows = {row: {**own, "grid": {"components": [1]}}}
-        evaluations = {"one": {"estimator": "exact_likelihood"}}
-        return make_plan(SMOKE, {"x": experiment(rows=rows, evaluations=evaluations)}, tmp_path)
-
-    plan()
-    with pytest.raises(UserError, match=f"experiment x, row {row}.*{sentence}"):
-        plan(**change)
-
-
-def test_the_file_of_a_row_that_a_budget_leaves_out_is_looked_up_too(tmp_path):
-    rows = {**PLAN["rows"], "away": {"pending": "x", "published": [{**CELL, "evaluation": "test"}]}}
-    budgets = {"smoke": {"datasets": [MOONS], "only": ["g"]}}
-    with pytest.raises(UserError, match=r"experiment x, row away, published .*: there is no file .*table\.csv"):
-        make_plan(SMOKE, {"x": experiment(rows=rows, budgets=budgets)}, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("figure", "sentence"),
-    [
-        (
-            {"name": "likelihood_bar"},
-            r"figure\.name: there is no figure 'likelihood_bar', did you mean 'likelihood_bars'",
-        ),
-        (
-            {"name": "likelihood_bars", "options": {"column": ["test"]}},
-            r"figure\.options: column: unknown key; did you mean 'columns'",
-        ),
-        ({"name": "hyper_parameter_curves"}, r"figure\.options: x: is missing; write 'x: \.\.\.'"),
-        (
-            {"name": "likelihood_bars", "options": {"columns": ["test examples=50", "tset"]}},
-            r"figure\.options\.columns: the experiment has no column 'tset', did you mean 'test'",
-        ),
-        (
-            {"name": "hyper_parameter_curves", "options": {"x": "component"}},
-            r"figure\.options\.x: the experiment has no hyper-parameter 'component', did you mean 'components'",
-        ),
-        (
-            {"name": "patch_likelihood", "options": {"metric": "likelihood"}},
-            r"figure\.options\.metric: the experiment has no metric 'likelihood', did you mean 'log_likelihood'",
-        ),
-        (
-            {"name": "path_search", "options": {"rows": ["n"]}},
-            r"figure\.options\.rows: the experiment has no row 'n', known: g, m, published",
-        ),
-        (
-            {"name": "likelihood_error", "options": {"truth": "test", "work": {"test": ["example", 1]}}},
-            r"figure\.options\.work\.test: its grid has no 'example', did you mean 'examples'",
-        ),
-        (
-            {"name": "estimators_against_truth", "options": {"exact": "enumeratoin"}},
-            r"figure\.options\.exact: the experiment has no estimator 'enumeratoin', known",
-        ),
-    ],
-)
-def test_a_figure_and_its_options_are_checked_when_planning(figure, sentence):
-    with pytest.raises(UserError, match=f"experiment x, {sentence}"):
-        make_plan(SMOKE, {"x": experiment(figure=figure)})
-
-
-def test_every_published_number_that_an_experiment_names_is_there():
-    root = Path(__file__).parents[1]
-    experiments = load_experiments(root / "workflow/experiments")
-    for budget in ("smoke", "paper"):
-        make_plan(Params(budget=budget), experiments, root / "results/published")
 
 
 def test_several_processes_are_for_models_that_train_in_them():

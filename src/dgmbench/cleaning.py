@@ -16,11 +16,10 @@ from dgmbench.files import canonical_json, read_json
 from dgmbench.layout import Layout
 from dgmbench.params import Params
 from dgmbench.people import console, table
-from dgmbench.runs import make_plan
+from dgmbench.runs import MEANING, make_plan
 from dgmbench.schemas import Experiment
 
 _IDENTITY = re.compile("[0-9a-f]{12}")
-_MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def leftovers(params: Params, experiments: dict[str, Experiment], layout: Layout
 
 
 def _meaning(document: dict[str, Any]) -> str:
-    return canonical_json({name: document.get(name) for name in _MEANING})
+    return canonical_json({name: document.get(name) for name in MEANING})
 
 
 def _document(layout: Layout, identity: str) -> dict[str, Any]:

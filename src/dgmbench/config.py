@@ -13,6 +13,7 @@ from dgmbench.params import MIRROR_VARIABLE, Params
 from dgmbench.schemas import Experiment
 
 OFFLINE_VARIABLE = "DGMBENCH_OFFLINE"
+_MAY_BE_LEFT_OUT = ("only", "evaluate", "metrics")  # lists of an experiment that need not be written
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
@@ -80,7 +81,7 @@ def explain(error: ValidationError, schema: type[BaseModel], where: str) -> str:
             sentences.append(f"{place}: unknown key; {hint}{_yaml_hint(hint, problem['input'])}")
         elif problem["type"] == "missing":
             sentences.append(f"{place}: is missing; write '{problem['loc'][-1]}: ...'.")
-        elif problem["type"] == "too_short" and "grid" in problem["loc"]:
+        elif problem["type"] == "too_short" and ("grid" in problem["loc"] or problem["loc"][-1] in _MAY_BE_LEFT_OUT):
             sentences.append(f"{place}: has no value; write at least one, or leave '{problem['loc'][-1]}' out.")
         else:
             message = problem["msg"].removeprefix("Value error, ")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from dgmbench.assemble.figures.base import NameOf
 from dgmbench.assemble.figures.registry import figure
-from dgmbench.assemble.published import file_of, look_up
+from dgmbench.assemble.published import file_of, look_up, placeholders
 from dgmbench.config import checked
 from dgmbench.errors import UserError, nearest
 from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
 from dgmbench.grids import combinations, spell
-from dgmbench.schemas import EvaluationChange, Experiment, PublishedCell
+from dgmbench.schemas import Experiment, PublishedCell
 
 if TYPE_CHECKING:
     from dgmbench.runs import Plan, PlannedRow
@@ -49,19 +49,29 @@ def check_published(plan: "Plan", name: str, experiment: Experiment, folder: Pat
     for row in plan.rows[name]:
         for cell in row.row.published:
             where = f"experiment {name}, row {row.id}, published ({cell.evaluation}, {cell.metric})"
-            for settings in _settings(plan, name, experiment, row, cell):
-                look_up(cell, {"dataset": row.dataset, **settings, **row.parameters}, folder, where)
+            for fill in _fills(plan, name, experiment, row, cell):
+                look_up(cell, {"dataset": row.dataset, **fill}, folder, where)
 
 
-def _settings(
+def _fills(
     plan: "Plan", name: str, experiment: Experiment, row: "PlannedRow", cell: PublishedCell
 ) -> list[dict[str, Any]]:
-    """The settings of every column of ours that a published number stands beside."""
-    if row.row.model is not None:
-        asked = (row.id, cell.evaluation, cell.metric)
-        return [c.settings for c in plan.cells[name] if (c.row, c.evaluation_name, c.metric) == asked]
-    change = experiment.budgets[plan.budget].evaluations.get(cell.evaluation, EvaluationChange())
-    return list(combinations({**experiment.evaluations[cell.evaluation].grid, **change.grid}))
+    """Settings and parameters of every cell of ours that a published number stands beside: of a selection, which may
+    choose any, those of each variant."""
+    own = [row.id] if row.row.select is None else [variant.id for variant in _variants(plan, name, row)]
+    if row.row.pending is None and own:
+        asked = (cell.evaluation, cell.metric)
+        cells = (c for c in plan.cells[name] if c.row in own and (c.evaluation_name, c.metric) == asked)
+        return [{**c.settings, **c.parameters} for c in cells]
+    budget = experiment.budgets[plan.budget]
+    columns = combinations(budget.grid(cell.evaluation, experiment.evaluations[cell.evaluation]))
+    fills = [{**settings, **row.parameters} for settings in columns]
+    return [fill for fill in fills if row.row.pending is not None or placeholders(cell) <= {"dataset", *fill}]
+
+
+def _variants(plan: "Plan", name: str, row: "PlannedRow") -> list["PlannedRow"]:
+    """The rows that a selection chooses among."""
+    return [other for other in plan.rows[name] if other.name in row.row.select.row and other.dataset == row.dataset]
 
 
 def _metrics(experiment: Experiment, evaluation: str) -> dict[str, Metric]:
@@ -79,7 +89,7 @@ def _require_metric(experiment: Experiment, evaluation: str, metric: str, where:
 
 
 def _check_selections(plan: "Plan", name: str) -> None:
-    """A selection needs one deciding number of each variant that it looks through."""
+    """A selection needs one deciding number of each variant that it looks through, on the validation split."""
     for row in plan.rows[name]:
         select = row.row.select
         if select is None:
@@ -90,6 +100,13 @@ def _check_selections(plan: "Plan", name: str) -> None:
         for cell in plan.cells[name]:
             if cell.row in found and (cell.evaluation_name, cell.metric) == (select.by, select.metric):
                 found[cell.row] += 1
+                splits = {plan.evaluations[evaluation].settings.get("split") for evaluation in cell.evaluations}
+                if splits != {"validation"}:
+                    raise UserError(
+                        f"experiment {name}, row {row.name}, select.by: under the budget {plan.budget} '{select.by}' "
+                        f"scores the split {', '.join(map(str, splits))}, and nothing may be chosen but on validation; "
+                        "write split: validation there."
+                    )
         for variant, count in found.items():
             if count != 1:
                 raise UserError(
@@ -137,5 +154,4 @@ def _known(experiment: Experiment, what: str) -> Iterator[str]:
     if what == "column":
         for name, use in evaluations.items():
             for budget in experiment.budgets.values():
-                change = budget.evaluations.get(name, EvaluationChange())
-                yield from (f"{name} {spell(s)}".strip() for s in combinations({**use.grid, **change.grid}))
+                yield from (f"{name} {spell(settings)}".strip() for settings in combinations(budget.grid(name, use)))

@@ -24,6 +24,8 @@ from dgmbench.plan_checks import check_experiment, check_published
 from dgmbench.schemas import BudgetPlan, DatasetUse, EvaluationPlan, Experiment, Row, RowChange
 
 PICTURE = ""  # the metric of a cell whose evaluation gives arrays for a picture, and no number
+# What a run is of: all of `Run` but the seed and the device, which are chosen for a machine.
+MEANING = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
 
 
 @dataclass(frozen=True)
@@ -226,10 +228,8 @@ def _plan_row(
     evaluate = row.evaluate if change.evaluate is None else change.evaluate
     for evaluation_name in evaluate:
         evaluation_plan = experiment.evaluations[evaluation_name]
-        settings_change = budget.evaluations.get(evaluation_name)
-        grid = {**evaluation_plan.grid, **(settings_change.grid if settings_change else {})}
-        fixed = {**evaluation_plan.settings, **(settings_change.settings if settings_change else {})}
-        for settings in combinations(grid):
+        fixed = budget.settings(evaluation_name, evaluation_plan)
+        for settings in combinations(budget.grid(evaluation_name, evaluation_plan)):
             column = f"{evaluation_name} {spell(settings)}".strip()
             evaluations = _evaluations(evaluation_plan, {**fixed, **settings}, runs, model, f"{where}, {column}")
             plan.evaluations.update({e.id: e for e in evaluations})

@@ -12,8 +12,9 @@ from dgmbench.estimators.base import Kind
 
 Budget = Literal["smoke", "demo", "laptop", "paper"]
 
-# A grid without values would leave its row or column out, in silence.
+# Without a value a grid would leave its row or column out, and a list of names all that it chooses from, in silence.
 Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
+Names = Annotated[list[str], Field(min_length=1)]
 
 
 class Schema(BaseModel):
@@ -57,7 +58,7 @@ class Row(Schema):
     model: str | None = Field(None, description="Name of the model (`dgmbench list models`).")
     spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters that differ from the defaults.")
     grid: Grid = Field(default_factory=dict, description="Hyper-parameter -> values: one row for each combination.")
-    evaluate: list[str] = Field(default_factory=list, description="Names of the evaluations of this row.")
+    evaluate: Names = Field(default_factory=list, description="Names of the evaluations of this row.")
     seeds: int | None = Field(None, ge=1, description="Training seeds, where they differ from the budget's.")
     control: bool = Field(False, description="A row whose answer theory knows.")
     select: Select | None = Field(
@@ -80,7 +81,7 @@ class EvaluationPlan(Schema):
     estimator: str = Field(description="Name of the estimator (`dgmbench list estimators`).")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings that differ from the defaults.")
     grid: Grid = Field(default_factory=dict, description="Setting -> values: one column for each combination.")
-    metrics: list[str] | None = Field(None, description="Which of the estimator's metrics to show; all if left out.")
+    metrics: Names | None = Field(None, description="Which of the estimator's metrics to show; all if left out.")
 
 
 class DatasetUse(Schema):
@@ -96,7 +97,7 @@ class RowChange(Schema):
 
     spec: dict[str, Any] = Field(default_factory=dict, description="Hyper-parameters under this budget.")
     grid: Grid = Field(default_factory=dict, description="Grid values under this budget.")
-    evaluate: list[str] | None = Field(None, description="Evaluations under this budget.")
+    evaluate: Names | None = Field(None, description="Evaluations under this budget.")
     seeds: int | None = Field(None, ge=1, description="Training seeds under this budget.")
     threads: int | None = Field(None, ge=1, description="Processor threads for each job of this row.")
     processes: int = Field(
@@ -107,7 +108,7 @@ class RowChange(Schema):
     as_published: dict[str, Any] = Field(
         default_factory=dict,
         description="Values of the row's grid at which its protocol is the published one after all: 'differs' then "
-        "does not hold.",
+        "does not hold. Not for `every_row`.",
     )
 
     def over(self, other: "RowChange") -> "RowChange":
@@ -133,7 +134,7 @@ class BudgetPlan(Schema):
     differs: str | None = Field(
         None, description="How the protocol differs from the published one: every verdict then says so."
     )
-    only: list[str] | None = Field(None, description="The rows under this budget, by name; all where left out.")
+    only: Names | None = Field(None, description="The rows under this budget, by name; all where left out.")
     every_row: RowChange = Field(
         default_factory=RowChange, description="Changes to every row that has a model; those of a row come on top."
     )
@@ -147,10 +148,18 @@ class BudgetPlan(Schema):
         own = self.rows.get(name, RowChange())
         return own if row.model is None else own.over(self.every_row)
 
+    def grid(self, name: str, evaluation: EvaluationPlan) -> Grid:
+        """Setting -> values of an evaluation's columns under this budget."""
+        return {**evaluation.grid, **self.evaluations.get(name, EvaluationChange()).grid}
+
+    def settings(self, name: str, evaluation: EvaluationPlan) -> dict[str, Any]:
+        """The settings of an evaluation under this budget that are the same in all of its columns."""
+        return {**evaluation.settings, **self.evaluations.get(name, EvaluationChange()).settings}
+
 
 class OrderPlan(Schema):
-    """Rows whose order is compared with the published one, by Spearman's rank correlation; a line of the table. Each
-    row must have a published number of this evaluation and metric."""
+    """Rows whose order is compared with the published one, by Spearman's rank correlation; a line of the table for each
+    dataset and column. Each row must have a published number of this evaluation and metric."""
 
     title: str = Field(description="What the table prints for it.")
     evaluation: str = Field(description="The evaluation (column of the table) that orders them.")
@@ -238,10 +247,14 @@ class Experiment(Schema):
                 "change out"
             )
         _check_names(plan.every_row.evaluate or [], self.evaluations, f"{where}.every_row.evaluate")
+        if plan.every_row.as_published:
+            raise ValueError(
+                f"{where}.every_row.as_published: rows have grids of their own; write it under {where}.rows"
+            )
         for name, change in plan.rows.items():
             _check_names(change.evaluate or [], self.evaluations, f"{where}.rows.{name}.evaluate")
-            grid = {**self.rows[name].grid, **plan.every_row.grid, **change.grid}
-            _check_names(change.as_published, grid, f"{where}.rows.{name}.as_published")
+            grid = {**self.rows[name].grid, **(plan.change(name, self.rows[name]) or change).grid}
+            _check_values(change.as_published, grid, f"{where}.rows.{name}.as_published", name)
         _check_names(plan.evaluations, self.evaluations, f"{where}.evaluations")
 
     def _check_selection(self, where: str, name: str, select: Select) -> None:
@@ -265,21 +278,26 @@ class Experiment(Schema):
             seen.add((cell.evaluation, cell.metric))
 
     def _check_order(self, where: str, order: OrderPlan) -> None:
+        if order.title in self.rows:
+            raise ValueError(f"{where}.title: '{order.title}' is the name of a row; write another")
+        if [other.title for other in self.orders].count(order.title) > 1:
+            raise ValueError(f"{where}.title: '{order.title}' is the title of two orders; write another")
         _check_names(order.rows, self.rows, f"{where}.rows")
         _check_names([order.evaluation], self.evaluations, f"{where}.evaluation")
         for name in order.rows:
+            if order.rows.count(name) > 1:
+                raise ValueError(f"{where}.rows: '{name}' stands there twice; keep one")
+            if self.rows[name].pending is not None:
+                raise ValueError(
+                    f"{where}.rows: row '{name}' is pending, and has no number that could be ordered; take it out"
+                )
             self._require_evaluation(f"{where}.evaluation", name, order.evaluation)
             if (order.evaluation, order.metric) not in {(c.evaluation, c.metric) for c in self.rows[name].published}:
                 raise ValueError(
                     f"{where}.rows: row '{name}' has no published '{order.metric}' of '{order.evaluation}'; add it to "
                     f"rows.{name}.published, or take the row out"
                 )
-            grid = self.grid_of(name)
-            _check_names(order.where, grid, f"{where}.where, row '{name}'")
-            for key, value in order.where.items():
-                if value not in grid[key]:
-                    values = ", ".join(dict.fromkeys(map(str, grid[key])))
-                    raise ValueError(f"{where}.where.{key}: row '{name}' has no {value!r} in its grid, but {values}")
+            _check_values(order.where, self.grid_of(name), f"{where}.where", name)
 
     def _require_evaluation(self, where: str, name: str, evaluation: str) -> None:
         has = self.evaluations_of(name)
@@ -294,3 +312,11 @@ def _check_names(used: Any, known: dict[str, Any], where: str) -> None:
     for name in used:
         if name not in known:
             raise ValueError(f"{where}: there is no '{name}', {nearest(name, known)}")
+
+
+def _check_values(used: dict[str, Any], grid: dict[str, list[Any]], where: str, row: str) -> None:
+    _check_names(used, grid, f"{where}, row '{row}'")
+    for key, value in used.items():
+        if value not in grid[key]:
+            values = ", ".join(dict.fromkeys(map(str, grid[key])))
+            raise ValueError(f"{where}.{key}: row '{row}' has no {value!r} in its grid, but {values}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.outcomes import PENDING, Archive, Combined, Outcome
-from dgmbench.assemble.published import Published, look_up
+from dgmbench.assemble.published import Published, look_up, placeholders
 from dgmbench.assemble.verdict import verdict
 from dgmbench.data import catalogue
 from dgmbench.data.transforms import Step, bits_per_dimension, convention
@@ -15,7 +15,7 @@ from dgmbench.estimators.base import Metric
 from dgmbench.estimators.registry import estimator
 from dgmbench.grids import combinations, spell
 from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow
-from dgmbench.schemas import EvaluationChange, Experiment
+from dgmbench.schemas import Experiment
 
 
 @dataclass(frozen=True)
@@ -222,9 +222,8 @@ def _published_only(
     entries = []
     for cell in row.row.published:
         evaluation = experiment.evaluations[cell.evaluation]
-        change = budget.evaluations.get(cell.evaluation, EvaluationChange())
         metric = declared_metric(evaluation.estimator, cell.metric)
-        for settings in combinations({**evaluation.grid, **change.grid}):
+        for settings in combinations(budget.grid(cell.evaluation, evaluation)):
             entries.append(
                 Entry(
                     experiment=name,
@@ -260,4 +259,6 @@ def _with_published(entry: Entry, row: PlannedRow, name: str, folder: Path) -> E
         return entry
     where = f"experiment {name}, row {entry.row}, published ({cell.evaluation}, {cell.metric})"
     fill = {"dataset": entry.dataset, **entry.settings, **entry.parameters}
+    if row.row.select is not None and not entry.outcomes and not placeholders(cell) <= fill.keys():
+        return entry  # which number it is, the variant will say that is chosen
     return replace(entry, published=look_up(cell, fill, folder, where))

@@ -32,7 +32,7 @@ _DRAWS = 1000
 
 
 def order_records(entries: Iterable[Entry], orders: Iterable[OrderPlan]) -> list[Record]:
-    """One row of the ledger for each order and dataset; a row that is not complete says what is missing."""
+    """One row of the ledger for each order, dataset and column; a row that is not complete says what is missing."""
     return [_record(title, rows) for title, rows in _compared(entries, orders)]
 
 
@@ -45,21 +45,23 @@ def order_cells(entries: Iterable[Entry], orders: Iterable[OrderPlan]) -> dict[s
             **{"row_name": title, "label": title, "estimator": "", "better": "higher", "description": MEANING},
             **{"parameters": {}, "settings": {}, "published": None, "selected_from": [], "seeds": []},
             **{"differs": _differing(rows) or None, "bits_convention": ""},
-            "inputs": [_input(entry) for entry in rows],
+            "inputs": [_input(entry) for entry in rows if entry.published is not None],
         }
     return cells
 
 
 def _compared(entries: Iterable[Entry], orders: Iterable[OrderPlan]) -> list[tuple[str, list[Entry]]]:
-    """Each order's title and entries, of one dataset at a time; the title names it where there are several."""
+    """Each order's title and entries, of one dataset and column at a time; the title names those that are several."""
     entries = list(entries)
     found = []
     for order in orders:
-        chosen = [entry for entry in entries if _belongs(entry, order)]
-        datasets = list(dict.fromkeys(entry.dataset for entry in chosen))
-        for dataset in datasets:
-            title = order.title if len(datasets) == 1 else f"{order.title}, {dataset}"
-            found.append((title, [entry for entry in chosen if entry.dataset == dataset]))
+        groups: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            if _belongs(entry, order):
+                groups.setdefault((entry.dataset, entry.column), []).append(entry)
+        several = [len(set(names)) > 1 for names in zip(*groups)]
+        for names, rows in groups.items():
+            found.append((", ".join([order.title, *(n for n, said in zip(names, several) if said)]), rows))
     return found
 
 
@@ -80,7 +82,6 @@ def _belongs(entry: Entry, order: OrderPlan) -> bool:
         and entry.evaluation_name == order.evaluation
         and entry.metric == order.metric
         and all(item in parameters for item in order.where.items())
-        and entry.published is not None
     )
 
 
@@ -120,7 +121,7 @@ def _lacking(entries: list[Entry]) -> tuple[str, str] | None:
     if len(entries) < FEWEST:
         rows = f"{len(entries)} row{'s' if len(entries) > 1 else ''}"
         return REFUSED, f"not computed: this budget has {rows} with a published number, and an order needs {FEWEST}"
-    other = [entry.row for entry in entries if entry.published.kind != entry.kind]
+    other = [entry.row for entry in entries if entry.published is not None and entry.published.kind != entry.kind]
     if other:
         return REFUSED, f"not computed: published as another kind of number: {', '.join(other)}"
     absent = [entry for entry in entries if entry.combined.obtained is None]

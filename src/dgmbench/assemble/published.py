@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 from dgmbench.errors import UserError, nearest
@@ -57,19 +58,38 @@ def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[d
     """The file of a published number, and its rows.
 
     Raises:
-        UserError: no such file, or no such column in it.
+        UserError: no such file, no such column in it, or a line with more fields than columns.
     """
     path = folder / f"{cell.file}.csv"
     if not path.is_file():
         known = [p.stem for p in folder.glob("*.csv")]
         raise UserError(f"{where}: there is no file {path}; {nearest(cell.file, known)}")
     with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = list(rows[0]) if rows else []
+        reader = csv.DictReader(stream, restval="")
+        rows = []
+        for row in reader:
+            if None in row:
+                raise UserError(
+                    f"{where}: line {reader.line_num} of {path} has more fields than its first line; put a field that "
+                    "holds a comma in quotes."
+                )
+            rows.append(row)
+    columns = list(reader.fieldnames or [])
     for column in [*cell.where, cell.value, *([cell.spread] if cell.spread else [])]:
         if column not in columns:
             raise UserError(f"{where}: {path} has no column '{column}'; {nearest(column, columns)}")
     return path, rows
+
+
+def placeholders(cell: PublishedCell) -> set[str]:
+    """Names of the `{name}` placeholders in what picks a cell's row; none for a value that is not well formed."""
+    found = set()
+    for value in cell.where.values():
+        try:
+            found |= {name for _, name, _, _ in Formatter().parse(value) if name} if isinstance(value, str) else set()
+        except ValueError:
+            continue
+    return found
 
 
 def _filled(value: Any, fill: dict[str, Any], where: str) -> str:
@@ -77,12 +97,12 @@ def _filled(value: Any, fill: dict[str, Any], where: str) -> str:
         return str(value)
     try:
         return value.format_map(fill)
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         known = nearest(str(error.args[0]), fill)
         raise UserError(
             f"{where}: '{value}' names {{{error.args[0]}}}, which this row does not have; {known}"
         ) from None
-    except ValueError as error:
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise UserError(f"{where}: '{value}' is not a value with {{name}} placeholders ({error}).") from None
 
 

@@ -192,7 +192,8 @@ def assemble(
             if not everything:
                 raise
             if isinstance(error, UserError):
-                broken.append(f"{name}: {error}")
+                named_already = str(error).startswith((f"{name}:", f"experiment {name},"))
+                broken.append(str(error) if named_already else f"{name}: {error}")
             else:
                 traceback.print_exc()
                 broken.append(f"{name}: {type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -56,9 +56,13 @@ RowNames = Annotated[list[str] | None, NameOf("row")]
 
 
 class FigureOptions(BaseModel):
-    """What an experiment's `figure.options` may say; each figure declares its own."""
+    """What an experiment's `figure.options` may say; each figure declares its own.
+
+    `arrays_of`: the estimators whose arrays the figure draws; those of others are not loaded, and need not be here.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    arrays_of: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class FigureData:
         shapes: row -> shape of one example, where known.
         missing: row -> why a row that was to be sampled has no samples here.
         labels: row -> what is printed for it.
-        arrays: estimator that gives numbers too -> row -> name -> array, of the row's first seed and the estimator's
-            first column.
+        arrays: estimator that gives numbers too, of those that the main figure draws arrays of -> row -> name -> array,
+            of the row's first seed and the estimator's first column.
         missing_arrays: estimator -> row -> why there are none of its arrays here.
     """
 

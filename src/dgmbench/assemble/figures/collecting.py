@@ -34,8 +34,18 @@ def draw_all(data: FigureData, plan: FigurePlan, folder: Path, experiment: str) 
     return written
 
 
-def gather(entries: Iterable[Entry], plan: Plan, archive: Archive, title: str, labels: dict[str, str]) -> FigureData:
-    """Everything that the figures of one experiment need; blobs that are not here are named as missing."""
+def gather(
+    entries: Iterable[Entry],
+    plan: Plan,
+    archive: Archive,
+    title: str,
+    labels: dict[str, str],
+    main: str | None = None,
+) -> FigureData:
+    """Everything that the figures of one experiment need; blobs that are not here are named as missing.
+
+    Beside numbers only the arrays that the figure `main` draws are loaded; without a figure those of every estimator.
+    """
     entries = list(entries)
     found: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
@@ -49,7 +59,8 @@ def gather(entries: Iterable[Entry], plan: Plan, archive: Archive, title: str, l
         else:
             found[entry.row] = array
             shapes[entry.row] = _shape(plan.runs[entry.outcomes[0].run].dataset_key, plan, archive)
-    arrays, missing_arrays = _arrays_of_numbers(entries, archive)
+    drawn = None if main is None else figure(main).Options.arrays_of
+    arrays, missing_arrays = _arrays_of_numbers([e for e in entries if drawn is None or e.estimator in drawn], archive)
     histories = _histories(entries, archive)
     return FigureData(
         title, _frame(entries), histories, found, shapes, missing, labels, arrays=arrays, missing_arrays=missing_arrays

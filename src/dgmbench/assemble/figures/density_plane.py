@@ -32,6 +32,8 @@ ROOM = 0.75  # how far a trail may widen a panel on each side, as a share of the
 
 
 class Options(FigureOptions):
+    arrays_of = (ESTIMATOR,)
+
     points: int = Field(POINTS, ge=0, description="How many examples are drawn.")
     trail: bool = Field(True, description="Whether the path of the sampler is drawn.")
 

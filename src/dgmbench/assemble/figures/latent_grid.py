@@ -36,6 +36,8 @@ _SHOWN = 2000  # posterior means in a panel
 class Options(FigureOptions):
     """This figure has none."""
 
+    arrays_of = (ESTIMATOR,)
+
 
 def draw(data: FigureData, options: Options) -> "Figure":
     """A grid and a cloud of posterior means for each row."""

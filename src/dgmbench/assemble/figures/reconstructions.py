@@ -23,6 +23,8 @@ ESTIMATOR = "reconstructions"
 
 
 class Options(FigureOptions):
+    arrays_of = (ESTIMATOR,)
+
     side: int | None = Field(None, ge=1, description="Pictures along a panel's edge; as many as there are if left out.")
     fields: bool = Field(True, description="Whether the receptive fields are shown.")
 

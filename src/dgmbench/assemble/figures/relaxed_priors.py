@@ -44,6 +44,8 @@ _LEAST = 1e-6  # nats
 
 
 class Options(FigureOptions):
+    arrays_of = (ESTIMATOR,)
+
     x: HyperParameter = Field(
         "epochs", description="The hyper-parameter that says how long a prior was trained, of some row's grid."
     )

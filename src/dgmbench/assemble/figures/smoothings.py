@@ -37,6 +37,8 @@ _LEAST = 1e-2  # gradients below are not drawn: they carry nothing
 class Options(FigureOptions):
     """This figure has none."""
 
+    arrays_of = (ESTIMATOR,)
+
 
 def draw(data: FigureData, options: Options) -> "Figure":
     """Two panels for each row, and one for all."""

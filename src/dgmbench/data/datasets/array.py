@@ -21,6 +21,7 @@ from dgmbench.data.draws import permutation, stream
 from dgmbench.data.loading import SPLITS, Description, LoaderOptions, Writer
 from dgmbench.errors import UserError, nearest
 
+_MISSING = ["na", "none"]  # marks of missing values in a CSV file, beside those that pandas knows (NA, null, ...)
 _SHOWN = 5  # places that a message names; the rest is counted
 
 
@@ -149,9 +150,9 @@ def _read_table(name: str, content: bytes, options: Options):
         if name.endswith(".parquet"):
             table = pd.read_parquet(io.BytesIO(content))
         else:
-            first = content.lstrip().split(b"\n", 1)[0].decode()
-            header = not all(_is_number(field) for field in first.split(","))
-            table = pd.read_csv(io.BytesIO(content), header=0 if header else None)
+            text = content.decode("utf-8-sig")
+            names = _are_names(pd.read_csv(io.StringIO(text), header=None, nrows=1, na_values=_MISSING), options)
+            table = pd.read_csv(io.StringIO(text), header=0 if names else None, na_values=_MISSING)
     except (ValueError, OSError) as error:
         raise UserError(f"{name} is not a table that can be read ({error}).") from error
     table.columns = table.columns.map(str)
@@ -162,13 +163,14 @@ def _read_table(name: str, content: bytes, options: Options):
     return rest.to_numpy(), asides[0], asides[1]
 
 
-def _is_number(field: str) -> bool:
-    """Of a table's first line: NaN and what is left out are numbers that miss, and no names of columns."""
-    try:
-        float(field.strip().strip('"') or "nan")
-    except ValueError:
-        return False
-    return True
+def _are_names(first, options: Options) -> bool:
+    """Whether a table's first line, a frame of one row, names its columns: it holds words and no finite number, or a
+    name that the options use. A value that misses, however it is marked, is no word."""
+    fields = first.iloc[0]
+    words = {str(field) for field in fields if isinstance(field, str)}
+    if words & {options.labels, options.groups}:
+        return True
+    return bool(words) and not any(np.isfinite(field) for field in fields if not isinstance(field, str))
 
 
 def _pick(name: str, source, key: str | None) -> np.ndarray | None:
