@@ -38,7 +38,7 @@ def figure_data(tmp_path_factory):
         found = {}
         for name, experiment in experiments.items():
             entries = build_entries(plan, name, experiment, archive, results / "published")
-            found[name] = gather(entries, plan, archive, experiment.title, labels_of(entries))
+            found[name] = gather(entries, plan, archive, experiment.title, labels_of(entries), experiment.figure.name)
         return found
 
 

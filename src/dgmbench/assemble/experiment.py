@@ -68,7 +68,7 @@ def assemble_plan(
     differences: list[Record] = []
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
-    drawn_from = gather(entries, plan, archive, experiment.title, labels)
+    drawn_from = gather(entries, plan, archive, experiment.title, labels, experiment.figure.name)
     lost = [] if anyway else _lost(results / "provenance" / f"{name}.json", entries)
     if lost:
         raise UserError(_not_made_again(name, plan.budget, lost))

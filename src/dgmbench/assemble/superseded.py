@@ -12,10 +12,9 @@ from typing import Any
 from dgmbench.assemble.outcomes import PENDING
 from dgmbench.assemble.provenance import used_by
 from dgmbench.files import canonical_json, read_json
-from dgmbench.runs import Evaluation, Plan
+from dgmbench.runs import MEANING, Evaluation, Plan
 
 SUPERSEDED = "superseded"
-_RUN = ("model", "spec", "dataset", "dataset_options", "dataset_identity", "code")
 _EVALUATION = ("estimator", "settings", "code")
 
 
@@ -66,4 +65,4 @@ def note(old: dict[str, list[str]], cells: int) -> str:
 
 
 def _meaning(run: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    return canonical_json([{n: run[n] for n in _RUN}, {n: evaluation[n] for n in _EVALUATION}])
+    return canonical_json([{n: run[n] for n in MEANING}, {n: evaluation[n] for n in _EVALUATION}])

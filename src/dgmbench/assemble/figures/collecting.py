@@ -40,11 +40,11 @@ def gather(
     archive: Archive,
     title: str,
     labels: dict[str, str],
-    main: str | None = None,
+    main: str,
 ) -> FigureData:
     """Everything that the figures of one experiment need; blobs that are not here are named as missing.
 
-    Beside numbers only the arrays that the figure `main` draws are loaded; without a figure those of every estimator.
+    Beside numbers only the arrays that the figure `main` draws are loaded.
     """
     entries = list(entries)
     found: dict[str, np.ndarray] = {}
@@ -59,8 +59,8 @@ def gather(
         else:
             found[entry.row] = array
             shapes[entry.row] = _shape(plan.runs[entry.outcomes[0].run].dataset_key, plan, archive)
-    drawn = None if main is None else figure(main).Options.arrays_of
-    arrays, missing_arrays = _arrays_of_numbers([e for e in entries if drawn is None or e.estimator in drawn], archive)
+    drawn = figure(main).Options.arrays_of
+    arrays, missing_arrays = _arrays_of_numbers([e for e in entries if e.estimator in drawn], archive)
     histories = _histories(entries, archive)
     return FigureData(
         title, _frame(entries), histories, found, shapes, missing, labels, arrays=arrays, missing_arrays=missing_arrays
