@@ -3,6 +3,7 @@
 error = estimate - truth, both means over the same test examples of the same run
 """
 
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRIC = "log_likelihood"
+ROUNDING = 1e-9  # nats: draws that all give the truth differ by no more
 
 
 class Options(FigureOptions):
@@ -63,25 +65,25 @@ def draw(data: FigureData, options: Options) -> "Figure":
 
 
 def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
-    figure, axes = new_figure(1, 2, height=3.0)
+    figure, axes = new_figure(1, 2, height=3.4)
     errors, spreads = axes[0]
     several = cells["row"].nunique() > 1
     for index, ((row, name), part) in enumerate(cells.groupby(["row", "evaluation_name"], sort=False)):
         part, style = part.sort_values("passes"), series_style(index)
         legend = f"{data.labels.get(row, row)}, {name}" if several else name
         errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
-        known = part[part["bar"] > 0]
-        spreads.plot(known["passes"], known["bar"], label=legend, **style)
+        known = part[part["bar"] > ROUNDING]
+        spreads.plot(known["passes"], known["bar"], **style)
     errors.axhline(0, color=INK, linewidth=1, label="truth")
     errors.set_title("a  Error")
     errors.set_ylabel("estimate − truth [nats]")
     errors.set_yscale("symlog", linthresh=0.1)
     spreads.set_title("b  Monte Carlo error")
-    spreads.set_ylabel("standard error [nats], as the draws tell it")
+    spreads.set_ylabel("standard error of the draws [nats]")
     spreads.set_yscale("log")
     for panel in axes[0]:
         panel.set_xscale("log")
+        panel.set_xlabel("\n".join(textwrap.wrap(label, 40)))
         grid(panel, "both")
-    errors.legend()
-    figure.supxlabel(label, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=1 if several else 4)
     return figure
