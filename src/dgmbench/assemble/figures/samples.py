@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE = 8  # pictures beside each other in a panel
+_TITLE = 14  # characters of a title to an inch
+_CHARACTERS, _MOST_LINES = 120, 8  # of the note below the panels
 
 
 class Options(FigureOptions):
@@ -23,30 +25,29 @@ class Options(FigureOptions):
 
 
 def draw(data: FigureData, options: Options) -> "Figure":
-    """A panel for each row that was sampled, or was to be."""
-    rows = [*data.samples, *(row for row in data.missing if row not in data.samples)]
-    if not rows:
+    """A panel for each row that was sampled; those that were to be are named below."""
+    rows, missing = list(data.samples), [row for row in data.missing if row not in data.samples]
+    if not rows and not missing:
         return nothing_to_show("No row of this experiment was sampled.")
-    if not data.samples:
+    if not rows:
         reasons = list(dict.fromkeys(data.missing.values()))
         return nothing_to_show("\n".join(["No samples are here yet.", *reasons[:3]]))
-    most = max((len(samples) for samples in data.samples.values()), default=1)
+    most = max(len(samples) for samples in data.samples.values())
     side = options.side or min(SIDE, math.isqrt(most))
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
     panel = min(WIDTH / columns, 2.2)
-    figure, axes = new_figure(lines, columns, height=lines * (panel + 0.25))
+    named = "; ".join(f"{data.labels.get(row, row)} ({data.missing[row]})" for row in missing)
+    below = textwrap.wrap(f"Without samples: {named}", _CHARACTERS)[:_MOST_LINES] if missing else []
+    figure, axes = new_figure(lines, columns, height=lines * (panel + 0.25) + 0.13 * len(below))
     for panel_axes, row in zip(axes.flat, rows):
-        panel_axes.set_title(_wrapped(data.labels.get(row, row), 26), weight="normal", loc="center")
-        if row in data.samples:
-            _panel(panel_axes, data.samples[row], data.shapes.get(row, data.samples[row].shape[1:]), side)
-        else:
-            panel_axes.axis("off")
-            panel_axes.text(
-                0.5, 0.5, _wrapped(data.missing[row], 30), ha="center", va="center", color=FAINT, fontsize=7
-            )
+        title = textwrap.wrap(data.labels.get(row, row), round(_TITLE * panel))
+        panel_axes.set_title("\n".join(title), weight="normal", loc="center")
+        _panel(panel_axes, data.samples[row], data.shapes.get(row, data.samples[row].shape[1:]), side)
     for unused in axes.flat[len(rows) :]:
         unused.axis("off")
+    if below:
+        figure.supxlabel("\n".join(below), fontsize=7, color=FAINT)
     return figure
 
 
@@ -96,7 +97,3 @@ def mosaic(pictures: np.ndarray, side: int, contrast: bool, paper: float = 1.0) 
         top, left = (index // side) * (height + gap), (index % side) * (width + gap)
         canvas[top : top + height, left : left + width] = picture
     return canvas
-
-
-def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)[:8])
