@@ -71,10 +71,12 @@ def test_defaults_are_shown_as_they_are_written():
 def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     ledger = tmp_path / "ledger.csv"
     ledger.write_text(
-        "dataset,model,variant,metric,kind,unit,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
+        "experiment,row,dataset,variant,metric,kind,unit,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
         "published_spread,verdict,status\n"
-        "d,gaussian,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced,unconverged\n"
-        "d,gmm,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published,done\n"
+        "x,gaussian,d,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced,unconverged\n"
+        "x,best,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done\n"
+        "x,gmm k=2,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done\n"
+        "x,mixture,d,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published,done\n"
     )
     monkeypatch.setattr(reference, "LEDGER", ledger)
     text = "before\n<!-- ledger:begin, written -->\nold\n<!-- ledger:end -->\nafter\n"
@@ -82,6 +84,8 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     assert page.startswith("before\n")
     assert page.endswith("<!-- ledger:end -->\nafter\n")
     assert "old" not in page
-    assert "| d | gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) |" in page
+    assert "| d | x: gaussian | log likelihood (exact, nats) | 96.50 (test s.e. 3; 1 seed) |" in page
     assert "| 96.67 ± 0.25 | reproduced (unconverged) |" in page
-    assert "gmm" not in page
+    assert "| d | x: best k=2 |" in page
+    assert "| d | x: gmm k=2 |" in page
+    assert "mixture" not in page

@@ -97,7 +97,7 @@ def _ledger_rows() -> Iterator[str]:
 
     ledger = pd.read_csv(LEDGER, keep_default_na=False, dtype=str)
     compared = ledger[(ledger["published"] != "") & (ledger["obtained"] != "")]
-    yield "| dataset | model | what | obtained | published | verdict |"
+    yield "| dataset | experiment: row | what | obtained | published | verdict |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in compared.to_dict("records"):
         uncertainty = "; ".join(
@@ -108,12 +108,13 @@ def _ledger_rows() -> Iterator[str]:
         what = f"{row['metric'].replace('_', ' ')} ({row['kind']}, {row['unit']})"
         seeds = f"{row['n_seeds']} seed{'s' if str(row['n_seeds']) != '1' else ''}"
         obtained = f"{float(row['obtained']):.2f} ({'; '.join(filter(None, [uncertainty, seeds]))})"
-        model = f"{row['model']} {row['variant']}".strip()
+        chosen = "" if row["variant"] in row["row"] else f" {row['variant']}"
+        name = f"{row['experiment']}: {row['row']}{chosen}"
         published = f"{float(row['published']):.2f}" + (
             f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
         )
         verdict = row["verdict"] + ("" if row["status"] == "done" else f" ({row['status']})")
-        yield f"| {row['dataset']} | {model} | {what} | {obtained} | {published} | {verdict} |"
+        yield f"| {row['dataset']} | {name} | {what} | {obtained} | {published} | {verdict} |"
 
 
 def _default_params() -> str:
