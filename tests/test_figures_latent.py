@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dgmbench.assemble.figures import latent_grid, likelihood_error
-from dgmbench.assemble.figures.base import FigureData, style
+from dgmbench.assemble.figures.base import FigureData, save, style
 from dgmbench.config import load_experiments
 from dgmbench.estimators import latent_ais
 
@@ -70,6 +70,15 @@ def test_errors_are_differences_from_the_truth_over_the_work():
     assert containers["annealing"].get_ydata() == pytest.approx([0.1])
     np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata().astype(float), [0.1, 0.01])
     assert "No estimate" in empty.axes[0].texts[0].get_text()
+
+
+def test_estimates_without_spread_are_no_line_on_a_logarithmic_axis(tmp_path):
+    cells = error_cells().assign(estimator_se=0.0)
+    options = likelihood_error.Options(truth="quadrature", work={"prior": ["k", 1]})
+    with style():
+        drawn = likelihood_error.draw(FigureData("", cells, {}, {}, {}, {}, {"vae": "VAE"}), options)
+        assert len(save(drawn, tmp_path, "errors")) == 3
+    assert "no draw differs" in drawn.axes[1].texts[0].get_text()
 
 
 @pytest.mark.parametrize(("name", "passes_of_a_gradient"), [("estimating-p-of-x", 2), ("estimating-p-of-a-mixture", 1)])

@@ -73,14 +73,19 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
         legend = f"{data.labels.get(row, row)}, {name}" if several else name
         errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
         known = part[part["bar"] > ROUNDING]
-        spreads.plot(known["passes"], known["bar"], **style)
+        if not known.empty:
+            spreads.plot(known["passes"], known["bar"], **style)
     errors.axhline(0, color=INK, linewidth=1, label="truth")
     errors.set_title("a  Error")
     errors.set_ylabel("estimate − truth [nats]")
     errors.set_yscale("symlog", linthresh=0.1)
     spreads.set_title("b  Monte Carlo error")
     spreads.set_ylabel("standard error of the draws [nats]")
-    spreads.set_yscale("log")
+    if spreads.lines:
+        spreads.set_yscale("log")
+    else:  # a logarithmic axis needs something above zero
+        spreads.axis("off")
+        spreads.text(0.5, 0.5, "no draw differs from another", ha="center", va="center", color=INK)
     for panel in axes[0]:
         panel.set_xscale("log")
         panel.set_xlabel("\n".join(textwrap.wrap(label, 40)))
