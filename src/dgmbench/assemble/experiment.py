@@ -1,6 +1,7 @@
 """Assemble one experiment: its tidy and human tables, figures, paired comparison and provenance."""
 
 from pathlib import Path
+from typing import Any
 
 from dgmbench.assemble import paired
 from dgmbench.assemble.entries import Entry, build_entries
@@ -62,6 +63,9 @@ def assemble_plan(
     results = results_root / plan.budget
     archive = Archive(results, data_root)
     entries = build_entries(plan, name, experiment, archive, results_root / "published")
+    lost = [] if anyway else _lost(results / "provenance" / f"{name}.json", entries)
+    if lost:
+        raise UserError(_not_made_again(name, plan.budget, lost))
     labels = labels_of(entries)
     rows = [*records(entries), *order_records(entries, experiment.orders)]
     human = view(rows, labels, experiment.title, caption(experiment, plan.budget))
@@ -69,9 +73,6 @@ def assemble_plan(
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
     drawn_from = gather(entries, plan, archive, experiment.title, labels, experiment.figure.name)
-    lost = [] if anyway else _lost(results / "provenance" / f"{name}.json", entries)
-    if lost:
-        raise UserError(_not_made_again(name, plan.budget, lost))
     if archive.absent and not anyway:
         raise UserError(_absent(name, plan.budget, archive.absent))
     texts = {
@@ -93,13 +94,17 @@ def assemble_plan(
 
 
 def _absent(name: str, budget: str, absent: list[Path]) -> str:
-    files = f"{len(absent)} file{'s' if len(absent) > 1 else ''} (such as {absent[0]})"
     return (
-        f"{name}: {files} that its figures and paired differences are made from are not on this machine, so nothing "
-        f"was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has them; or remove the "
-        f".json of their evaluations below results/{budget}/runs, and `snakemake` makes them again; or add "
-        f"--anyway to `dgmbench assemble {name}`, and what is made from them says that they are missing."
+        f"{name}: {_some(absent, 'file')} that its figures and paired differences are made from are not on this "
+        f"machine, so nothing was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has "
+        f"them; or remove the .json of their evaluations below results/{budget}/runs, and `snakemake` makes them "
+        f"again; or add --anyway to `dgmbench assemble {name}`, and what is made from them says that they are missing."
     )
+
+
+def _some(found: list[Any], what: str, where: str = "") -> str:
+    """`2 files (such as a.npz)`"""
+    return f"{len(found)} {what}{'s' if len(found) > 1 else ''}{where} (such as {found[0]})"
 
 
 def _lost(path: Path, entries: list[Entry]) -> list[str]:
@@ -110,11 +115,11 @@ def _lost(path: Path, entries: list[Entry]) -> list[str]:
 
 
 def _not_made_again(name: str, budget: str, lost: list[str]) -> str:
-    cells = f"{len(lost)} number{'s' if len(lost) > 1 else ''} of its tables (such as {lost[0]})"
     return (
-        f"{name}: {cells} would be lost, because code or settings have changed since and nothing has been computed "
-        f"again, so nothing was written: `snakemake --cores all --config budget={budget} 'experiments=[{name}]'` makes "
-        f"them; or add --anyway to `dgmbench assemble {name}`, and they are pending."
+        f"{name}: {_some(lost, 'number', ' of its tables')} would be lost, because code or settings "
+        "have changed since and nothing has been computed again, so nothing was written: `snakemake --cores all "
+        f"--config budget={budget} 'experiments=[{name}]'` makes them; or add --anyway to "
+        f"`dgmbench assemble {name}`, and they are pending."
     )
 
 

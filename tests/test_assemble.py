@@ -1,0 +1,94 @@
+"""What `assemble` refuses to lose, and what says that it was made by earlier code or settings."""
+
+import re
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+import synthetic_results as synthetic
+
+from dgmbench import runs
+from dgmbench.assemble import ledger
+from dgmbench.assemble.experiment import assemble
+from dgmbench.assemble.superseded import superseded_cells
+from dgmbench.errors import UserError
+
+
+def test_numbers_of_earlier_code_or_settings_say_so(assembled, monkeypatch):
+    results, _, _, _ = assembled
+    experiments, root = synthetic.experiments(), results.parent / "data"
+    for name in experiments:
+        assemble(name, synthetic.params(), experiments, results, root)
+    path = ledger.collect(results, synthetic.params(seeds=1), experiments)
+    assert not any(record["status"] == "superseded" for record in ledger.read_csv(path))
+    metrics = (results / "demo" / "metrics.json").read_bytes()
+    ais = runs.estimator_module("ais")
+    monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "n3w" if ais in modules else "c0de")
+    experiments["patches-check"].rows["gmm"].spec["ridge"] = 0.5
+    ledger.collect(results, synthetic.params(), experiments)
+    old = [record for record in ledger.read_csv(path) if record["status"] == "superseded"]
+    assert {(r["experiment"], r["column"].split()[0], r["row"].split()[0]) for r in old} == {
+        ("estimators-check", "ais", "rbm"),
+        *(("patches-check", split, row) for split in ("train", "validation", "test") for row in ("gmm", "gmm-best")),
+    }
+    unconverged = next(r for r in old if "not converged" in r["reason"])
+    assert unconverged["reason"].startswith(
+        "made by earlier code or settings, commit 0123456789ab; the estimator has not"
+    )
+    assert next(r for r in old if r["row"] == "gmm-best")["verdict"] != "pending"
+    summary = (results / "demo" / "ledger.md").read_text()
+    assert re.search(
+        r"- patches-check: \d+ of \d+ cells were made by earlier code or settings, commit 0123456789ab\.\n", summary
+    )
+    assert f"- patches-check: {sum(r['experiment'] == 'patches-check' for r in old)} of " in summary
+    assert (results / "demo" / "metrics.json").read_bytes() == metrics
+
+
+def test_numbers_of_other_rows_of_a_split_say_so(assembled):
+    _, plan, _, _ = assembled
+    (name,) = [n for n in plan.experiments if n == "patches-check"]
+    identity = plan.evaluations_of(name)[0]
+    run = plan.evaluations[identity].run
+    some = replace(plan.evaluations[identity], settings={**plan.evaluations[identity].settings, "examples": 10})
+    asked = replace(
+        plan, evaluations={**plan.evaluations, some.id: some}, cells={name: [SimpleNamespace(evaluations=[some.id])]}
+    )
+    cell = {"status": "done", "seeds": [{"run": run, "evaluation": "of the first rows"}]}
+    record = {"evaluation": asdict(some), "measured": {"commit": "0123456789abcdef"}}
+    for key, expected in (("of the first rows", {"cell": ["0123456789ab"]}), (some.id, {})):
+        cell["seeds"][0]["evaluation"] = key
+        shown = {"cells": {"cell": cell}, "runs": {run: {"run": asdict(plan.runs[run])}}, "evaluations": {key: record}}
+        assert superseded_cells(shown, name, asked) == expected
+
+
+def test_no_number_becomes_pending_in_silence(assembled, monkeypatch):
+    results, _, _, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    paths = assemble(*arguments)
+    before = {path: path.read_bytes() for path in paths}
+    monkeypatch.setattr(runs, "code_fingerprint", lambda *modules: "n3w")
+    with pytest.raises(UserError, match=r"numbers of its tables .* would be lost.*budget=demo.*--anyway"):
+        assemble(*arguments)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert assemble(*arguments, only_begun=True) == []
+    assert assemble(*arguments, anyway=True) == paths
+    assert all(path.read_bytes() != before[path] for path in paths if path.suffix == ".csv")
+
+
+def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
+    results, plan, archive, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    paths = assemble(*arguments)
+    before = {path: path.read_bytes() for path in paths}
+    (evaluation,) = {
+        e for cell in plan.cells[name] if cell.row == "gaussian" and cell.column == "test" for e in cell.evaluations[:1]
+    }
+    blob = archive.blob(archive.evaluation(plan.evaluations[evaluation].run, evaluation), "per_example")
+    blob.rename(blob.with_suffix(".away"))
+    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--anyway"):
+        assemble(*arguments)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert assemble(*arguments, anyway=True) == paths
+    assert {path.name for path in paths if path.read_bytes() != before[path]} == {f"{name}-paired.csv"}
