@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from dgmbench import warm
 from dgmbench.errors import UserError
 from dgmbench.workflow import (
     FIGURE_FORMATS,
@@ -13,6 +14,7 @@ from dgmbench.workflow import (
     Workflow,
     asked_again,
     prepared_certificate,
+    short_steps,
     stopped_by_hand,
 )
 
@@ -70,6 +72,11 @@ rule datasets:
 rule runs:
     input:
         BENCH.results,
+
+
+onstart:
+    if workflow.local_exec and short_steps(BUDGET, workflow.dag):
+        warm.start()
 
 
 onsuccess:

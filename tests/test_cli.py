@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dgmbench import __version__, cli
+from dgmbench.cli import app as application
 from dgmbench.cli import arguments
 from dgmbench.errors import UserError
 from dgmbench.runs import Evaluation
@@ -25,7 +26,7 @@ def ended(monkeypatch, capsys):
         def app() -> None:
             raise error
 
-        monkeypatch.setattr(cli, "app", app)
+        monkeypatch.setattr(application, "app", app)
         with pytest.raises(SystemExit) as stop:
             cli.main()
         return stop.value.code, capsys.readouterr().err
@@ -34,15 +35,15 @@ def ended(monkeypatch, capsys):
 
 
 def test_every_verb_says_what_it_does():
-    for command in cli.app.registered_commands:
+    for command in application.app.registered_commands:
         assert command.callback.__doc__
-        assert command.rich_help_panel in (cli.STEPS, cli.PEOPLE)
+        assert command.rich_help_panel in (application.STEPS, application.PEOPLE)
         name = command.name or command.callback.__name__
-        assert CliRunner().invoke(cli.app, [name, "--help"]).exit_code == 0
+        assert CliRunner().invoke(application.app, [name, "--help"]).exit_code == 0
 
 
 def test_version():
-    assert CliRunner().invoke(cli.app, ["--version"]).output == f"dgmbench {__version__}\n"
+    assert CliRunner().invoke(application.app, ["--version"]).output == f"dgmbench {__version__}\n"
 
 
 def assembling(monkeypatch, tmp_path, fails: dict[str, Exception]):
@@ -62,7 +63,7 @@ def assembling(monkeypatch, tmp_path, fails: dict[str, Exception]):
     whole = {name: SimpleNamespace(budgets={"smoke": None}) for name in ("one", "two", "three")}
     monkeypatch.setattr(experiment, "assemble", assemble)
     monkeypatch.setattr(config, "load_experiments", lambda: whole)
-    return made, lambda *words: CliRunner().invoke(cli.app, ["assemble", *words, "--budget", "smoke"])
+    return made, lambda *words: CliRunner().invoke(application.app, ["assemble", *words, "--budget", "smoke"])
 
 
 @pytest.mark.parametrize("error", [UserError("no such figure."), KeyError("column"), ValueError()])
@@ -102,8 +103,8 @@ def test_a_page_of_what_is_present_leaves_the_others_out(monkeypatch, tmp_path):
     monkeypatch.setattr(ledger, "collect", lambda *_: "ledger")
     monkeypatch.setattr(site, "build", lambda params, *_: asked.append(params.experiments))
     call = ["report", "--budget", "smoke", "--only", "one", "--only", "two"]
-    assert CliRunner().invoke(cli.app, call).exit_code == 0
-    assert CliRunner().invoke(cli.app, [*call, "--present"]).exit_code == 0
+    assert CliRunner().invoke(application.app, call).exit_code == 0
+    assert CliRunner().invoke(application.app, [*call, "--present"]).exit_code == 0
     assert asked == [["one", "two"], ["one"]]
 
 
@@ -128,7 +129,7 @@ def test_other_errors_are_not_hidden(monkeypatch):
     def app() -> None:
         raise PermissionError(errno.EACCES, "no", "x")
 
-    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(application, "app", app)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(PermissionError):
         cli.main()

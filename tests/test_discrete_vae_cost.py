@@ -1,6 +1,7 @@
 """Cost of discrete autoencoders: every number is there, shares are those of the times, work is counted, refusals."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import discrete_vae_cost
-from dgmbench.estimators._timing import Clocked
+from dgmbench.estimators._timing import Clocked, Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import dbn
 from dgmbench.models.variational import dvae_sharp
@@ -32,23 +33,58 @@ def bench():
     return Workbench(torch.Generator().manual_seed(0))
 
 
-def test_every_declared_number_is_there_and_shares_are_those_of_the_times(data):
+SECONDS = {
+    "step": (0.02, 0.04, 0.03),
+    "sampler": (0.01, 0.04, 0.024),
+    "evaluation": (0.5, 0.25, 0.4),
+    "square": (0.01, 0.011, 0.012),
+    "apart": (3.0, 4.0, 2.0),
+    "together": (1.0, 4.0, 1.0),
+}
+
+
+def of_given_times(monkeypatch, data, **seconds):
+    times = {name: Timing(values) for name, values in (SECONDS | seconds).items()}
+    monkeypatch.setattr(discrete_vae_cost, "turns", lambda programs, repeats, task: times)
+    settings = discrete_vae_cost.Settings(turns=3, steps=2, k=20, evaluated=10)
+    return {n.metric: n for n in discrete_vae_cost.estimate(model(), data, settings, bench()).numbers}
+
+
+def test_every_declared_number_comes_out_of_the_clock(data):
     settings = discrete_vae_cost.Settings(**discrete_vae_cost.SMOKE)
-    estimates = discrete_vae_cost.estimate(model(), data, settings, bench())
-    found = {number.metric: number for number in estimates.numbers}
-    assert list(found) == list(discrete_vae_cost.METRICS)
-    for number in found.values():
+    numbers = discrete_vae_cost.estimate(model(), data, settings, bench()).numbers
+    assert [number.metric for number in numbers] == list(discrete_vae_cost.METRICS)
+    for number in numbers:
         assert math.isfinite(number.value)
         assert number.value > 0
-    rate = found["step_rate_share"].evidence["gemm_gigaflops"] * 1e9
+
+
+def test_ratios_are_medians_of_the_turns_ratios(data, monkeypatch):
+    found = of_given_times(monkeypatch, data)
+    assert found["milliseconds_per_step"].value == pytest.approx(30)
+    assert found["sampler_share"].value == pytest.approx(0.8)  # of 0.5, 1 and 0.8
+    assert found["together_speedup"].value == pytest.approx(2)  # of 3, 1 and 2
+    assert found["examples_per_second"].value == pytest.approx(10 / 0.4)
     # x (8) - 8 - z (4) and back, once up and twice down for two draws; three passes; sweeps of 2 x 2 units.
     step = 3 * 2 * 20 * ((8 * 8 + 8 * 4) + 2 * (4 * 8 + 8 * 8)) + 2 * 2 * 20 * 2 * 2 * 2
-    seconds = found["milliseconds_per_step"].value / 1000
-    assert found["step_rate_share"].value == pytest.approx(step / seconds / rate)
-    evaluation = 2 * ((8 * 8 + 8 * 4) + 20 * (4 * 8 + 8 * 8))
-    assert found["evaluation_rate_share"].value == pytest.approx(evaluation * found["examples_per_second"].value / rate)
-    seeds = found["together_speedup"]
-    assert seeds.value == pytest.approx(seeds.evidence["seconds_apart"] / seeds.evidence["seconds_together"])
+    square = 2 * 1024**3
+    assert found["step_rate_share"].value == pytest.approx(step / square * 0.012 / 0.03)
+    evaluation = 2 * 10 * ((8 * 8 + 8 * 4) + 20 * (4 * 8 + 8 * 8))
+    assert found["evaluation_rate_share"].value == pytest.approx(evaluation / square * 0.012 / 0.4)
+    assert all(number.converged is None for number in found.values())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reason"),
+    [
+        ({"sampler": (0.03, 0.05, 0.02)}, "sampler alone took 1.25"),
+        ({"square": (0.01, 0.011, 0.03)}, r"square products took 1\.86 times"),
+    ],
+)
+def test_a_busy_machine_is_told_by_its_readings(data, monkeypatch, seconds, reason):
+    for number in of_given_times(monkeypatch, data, **seconds).values():
+        assert number.converged is False
+        assert re.search(reason, number.evidence["not_converged_because"])
 
 
 def test_work_of_later_groups_is_counted_for_every_draw():

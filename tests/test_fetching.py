@@ -15,6 +15,7 @@ from serving import serving
 from typer.testing import CliRunner
 
 from dgmbench import cli, fetching
+from dgmbench.cli import app as application
 from dgmbench.config import load_params
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch, fetch_all
@@ -223,7 +224,7 @@ def test_mirrors_come_from_the_command_line_the_environment_or_params(project, s
         if how == "params":
             monkeypatch.delenv(MIRROR_VARIABLE)
             Path("params.yaml").write_text("mirror: [one mirror, two]\n")
-        result = CliRunner().invoke(cli.app, ["fetch", "a", *flags])
+        result = CliRunner().invoke(application.app, ["fetch", "a", *flags])
         assert result.exit_code == 0, result.output
         assert sources("a") == [(f"a{i}.npy", f"mirror: set/a{i}.npy") for i in range(3)]
         shutil.rmtree("data")

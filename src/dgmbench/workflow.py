@@ -19,6 +19,8 @@ from dgmbench.params import MIRROR_VARIABLE, Params
 from dgmbench.runs import Plan, make_plan
 from dgmbench.schemas import Experiment
 
+SHORT_BUDGETS = ("smoke", "demo")  # most of their steps take less time than what they import
+FEW_STEPS = 4  # that are done before a process with all imports would be ready
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
 FIGURES = ("", "-samples", "-training")
@@ -163,6 +165,11 @@ def prepared_certificate(key: str) -> str:
 def asked_again(dag_settings: Any) -> bool:
     """Whether --forceall or --forcerun asks Snakemake for jobs that are done (known once it has read the rules)."""
     return dag_settings.forceall or bool({"fetch", "prepare", "train", "evaluate"} & set(dag_settings.forcerun))
+
+
+def short_steps(budget: str, dag: Any) -> bool:
+    """Whether a process that has its imports done (`dgmbench.warm`) would save the steps to do more than it takes."""
+    return budget in SHORT_BUDGETS and sum(1 for _ in dag.needrun_jobs()) > FEW_STEPS
 
 
 def stopped_by_hand(logs: list[str]) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dgmbench.estimators.base import Estimate
+from dgmbench.progress import Task
 from dgmbench.training.session import Session
 
 # Standard error of a median over that of a mean, of many normal readings.
@@ -55,6 +56,18 @@ def readings(programs: dict[str, Callable[[], object]], repeats: int) -> dict[st
             program()
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def turns(programs: dict[str, Callable[[], float]], repeats: int, task: Task) -> dict[str, Timing]:
+    """As `readings`, of programs that give the seconds of their own reading."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for repeat in range(repeats + 1):
+        for name, program in programs.items():
+            reading = program()
+            if repeat:
+                seconds[name].append(reading)
+        task.advance()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
@@ -97,6 +110,12 @@ def ratio_of(metric: str, above: Timing, below: Timing, evidence: dict[str, Any]
     if above.standard_error is not None and below.standard_error is not None:
         error = ratio * math.hypot(above.standard_error / above.seconds, below.standard_error / below.seconds)
     return Estimate(metric, ratio, estimator_se=error, evidence=evidence)
+
+
+def paired_ratio(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
+    """The median of the ratios of readings that were taken in turn."""
+    ratios = Timing(tuple(scale * a / b for a, b in zip(above.all_seconds, below.all_seconds, strict=True)))
+    return Estimate(metric, ratios.seconds, estimator_se=ratios.standard_error, evidence=evidence)
 
 
 def share_of(

@@ -9,8 +9,11 @@ model's spec says (draws, chains, sweeps), less the validation bound, which is m
 count as two forward ones. An evaluation is the weights of `k` draws for each example, as `importance_weighted_ais`
 takes them; log Z, whose cost does not grow with the examples, is not in it.
 
-Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still. What
-else the machine does meanwhile is in them too.
+Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still. All
+programs are timed in turn, turn after turn, and a ratio is the median of the turns' ratios, so that what else the
+machine does falls on both of its sides. A part cannot take longer than the whole, and equal products take equal times:
+where `sampler_share` is above 1 by more than its clock, or a quarter of the square products took more than 1.3 times
+their median, the machine was busy, and the readings count as not converged.
 
 Reference: Vahdat, Andriyash and Macready, "DVAE#: Discrete variational autoencoders with relaxed Boltzmann priors",
 NeurIPS 2018, section 4: what is trained and evaluated; no time is published there.
@@ -28,7 +31,7 @@ from pydantic import Field
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import importance_weighted
-from dgmbench.estimators._timing import Clocked, Timing, ratio_of, readings, share_of, square_product, time_of
+from dgmbench.estimators._timing import Clocked, Timing, paired_ratio, square_product, time_of, turns
 from dgmbench.estimators.base import Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.estimators.importance_weighted_ais import Normalised
 from dgmbench.models.base import VariationalBound
@@ -46,14 +49,16 @@ METRICS = {
 }
 # Numbers that come from a clock: equal inputs do not give them again.
 CLOCK_READINGS = frozenset(METRICS)
-SMOKE: dict = {"steps": 4, "repeats": 2, "k": 20, "seeds": 2}
+SMOKE: dict = {"steps": 2, "turns": 2, "k": 20, "seeds": 2}
 _WARM_UP = 2  # steps that are not counted
-_TURNS = 2  # readings of seeds together and apart
+_CALLS = 3  # of the sampler and of the square product in a turn, whose median is the turn's reading
+_LARGEST_SHARE = 1.05
+_LARGEST_SPREAD = 1.3  # of the square product's upper quartile over its median
 
 
 class Settings(EstimatorSettings):
-    steps: int = Field(30, ge=2, description="Training steps that are timed, after two that warm up.")
-    repeats: int = Field(5, ge=2, description="Readings of sampler, evaluation and square product, each.")
+    turns: int = Field(9, ge=2, description="Turns of all programs, after one that warms up.")
+    steps: int = Field(6, ge=2, description="Training steps that are timed in a turn, after two that warm up.")
     k: int = Field(4000, ge=1, description="Draws for each example that is evaluated.")
     evaluated: int = Field(20, ge=1, description="Examples in a reading of the evaluation.")
     rows_per_call: int = Field(1000, ge=1, description="The most draws at once in the evaluation.")
@@ -62,13 +67,13 @@ class Settings(EstimatorSettings):
 
 def scorings(settings: Settings, examples: int) -> float:
     steps = 600.0 * (settings.steps + _WARM_UP) * (1 + 2 * settings.seeds)
-    return _TURNS * steps + (settings.repeats + 1.0) * settings.evaluated * settings.k
+    return (settings.turns + 1.0) * (steps + settings.evaluated * settings.k)
 
 
 def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """Times of the model's training on the training split, and of its evaluation on `split`.
 
-    `estimator_se` is that of medians over readings.
+    `estimator_se` is that of medians over turns.
 
     Raises:
         CannotBeDone: the model is no discrete variational autoencoder.
@@ -84,50 +89,61 @@ def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: 
     negative = NegativePhase(model.machine, spec.negative_phase, spec.chains, spec.sweeps, generator)
     square, square_operations = square_product(generator)
     weighted = Normalised(model, 0.0)
+
+    def evaluate() -> None:
+        importance_weighted.log_weights_in_pieces(weighted, x, drawing, generator)
+
     programs = {
-        "sampler": lambda: negative.samples(model.machine, generator),
-        "evaluation": lambda: importance_weighted.log_weights_in_pieces(weighted, x, drawing, generator),
-        "square": square,
+        "step": lambda: time_steps(model, data, settings.steps, 0, bench.device).seconds,
+        "sampler": lambda: _median_seconds(lambda: negative.samples(model.machine, generator), _CALLS, bench.device),
+        "evaluation": lambda: _median_seconds(evaluate, 1, bench.device),
+        "square": lambda: _median_seconds(square, _CALLS, bench.device),
+        "apart": lambda: seconds_of_seeds(model, data, settings, 1, bench),
+        "together": lambda: seconds_of_seeds(model, data, settings, settings.seeds, bench),
     }
-    with bench.progress.task("time", total=4, unit="program") as task:
-        step = time_steps(model, data, settings.steps, 0, bench.device)
-        task.advance()
-        found = readings({name: _ending(program, bench.device) for name, program in programs.items()}, settings.repeats)
-        task.advance()
-        # In turn, so that what else the machine does falls on both alike.
-        turns = [
-            [seconds_of_seeds(model, data, settings, at_once, bench) for at_once in (1, settings.seeds)]
-            for _ in range(_TURNS)
-        ]
-        apart, together = (Timing(seconds) for seconds in zip(*turns))
-        task.advance(2)
+    with bench.progress.task("time", total=settings.turns + 1, unit="turn") as task:
+        found = turns(programs, settings.turns, task)
+    step, square_times = found["step"], found["square"]
     batch = min(spec.batch_size, len(data.train))
     once, each = multiplications(model)
     sides = model.machine.weights.numel()
     of_step = 3 * 2.0 * batch * (once + spec.samples_k * each) + 2 * spec.sweeps * spec.chains * 2.0 * sides
     of_evaluation = 2.0 * len(x) * (once + settings.k * each)
-    rate = square_operations / found["square"].seconds
-    common = {"threads": torch.get_num_threads(), "gemm_gigaflops": rate / 1e9, "device": str(bench.device)}
+    gigaflops = square_operations / square_times.seconds / 1e9
+    common = {"threads": torch.get_num_threads(), "gemm_gigaflops": gigaflops, "device": str(bench.device)}
     of_steps = {"steps": settings.steps, "batch_size": batch, "samples_k": spec.samples_k, **common}
     of_steps |= {"chains": spec.chains, "sweeps": spec.sweeps}
     of_evaluations = {"k": settings.k, "evaluated": len(x), **common}
     of_seeds = {"seeds": settings.seeds, **common}
-    of_seeds |= {"seconds_apart": apart.seconds, "seconds_together": together.seconds}
-    share = share_of("step_rate_share", of_step, step, found["square"], square_operations, of_steps)
-    evaluated = share_of(
-        "evaluation_rate_share", of_evaluation, found["evaluation"], found["square"], square_operations, of_evaluations
-    )
-    a_second = Timing((1.0, 1.0))  # without error: a second over seconds for an example is examples a second
-    return Estimates(
+    of_seeds |= {"seconds_apart": found["apart"].seconds, "seconds_together": found["together"].seconds}
+    step_scale, evaluation_scale = of_step / square_operations, of_evaluation / square_operations
+    a_second = Timing((1.0,) * settings.turns)  # a second over seconds for an example is examples a second
+    numbers = Estimates(
         [
             time_of("milliseconds_per_step", step, 1e-3, of_steps),
-            ratio_of("sampler_share", found["sampler"], step, of_steps),
-            share,
-            ratio_of("examples_per_second", a_second, found["evaluation"], of_evaluations, len(x)),
-            evaluated,
-            ratio_of("together_speedup", apart, together, of_seeds),
+            paired_ratio("sampler_share", found["sampler"], step, of_steps),
+            paired_ratio("step_rate_share", square_times, step, of_steps, step_scale),
+            paired_ratio("examples_per_second", a_second, found["evaluation"], of_evaluations, len(x)),
+            paired_ratio("evaluation_rate_share", square_times, found["evaluation"], of_evaluations, evaluation_scale),
+            paired_ratio("together_speedup", found["apart"], found["together"], of_seeds),
         ]
     )
+    reason = _busy(numbers.numbers[1].value, square_times)
+    if reason is not None:
+        for number in numbers.numbers:
+            number.converged = False
+            number.evidence["not_converged_because"] = reason
+    return numbers
+
+
+def _busy(sampler_share: float, square: Timing) -> str | None:
+    """Why the readings cannot be those of a machine that did nothing else, if they cannot."""
+    if sampler_share > _LARGEST_SHARE:
+        return f"the sampler alone took {sampler_share:.2f} of a step's time: time it on an idle machine"
+    spread = float(np.quantile(square.all_seconds, 0.75)) / square.seconds
+    if spread > _LARGEST_SPREAD:
+        return f"a quarter of the square products took {spread:.2f} times their median: time it on an idle machine"
+    return None
 
 
 def time_steps(model: DiscreteAutoencoder, data: Dataset, steps: int, seed: int, device: torch.device) -> Timing:
@@ -175,12 +191,13 @@ def multiplications(model: DiscreteAutoencoder) -> tuple[float, float]:
     return once, each
 
 
-def _ending(program: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """The program with its work done: an accelerator goes on after a call has come back."""
-
-    def ended() -> None:
+def _median_seconds(program: Callable[[], object], calls: int, device: torch.device) -> float:
+    """The median over calls, each with its work done: an accelerator goes on after a call has come back."""
+    seconds = []
+    for _ in range(calls):
+        began = time.perf_counter()
         program()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-
-    return ended
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
