@@ -65,7 +65,7 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
 
 
 def leftovers(params: Params, experiments: dict[str, Experiment], layout: Layout) -> list[Leftover]:
-    """What no experiment of the budget asks for: runs under results/, data/runs/ and work/, evaluations of the others."""
+    """What no experiment asks for: runs under results/, data/runs/ and work/ of the budget, evaluations of others."""
     plan = make_plan(params.model_copy(update={"experiments": "all"}), experiments)
     asked = {_meaning(run.document) for run in plan.runs.values()}
     shown = {name: _shown(layout.results / "provenance" / f"{name}.json") for name in plan.experiments}
