@@ -69,19 +69,38 @@ def test_a_checkpoint_without_a_spec_is_told_by_its_name_and_other_folders_are_n
     for name in ("0123456789ab", runs[0].id, "notes"):
         files.write_bytes(layout.work(name) / "checkpoint", bytes(10))
     (found,) = leftovers(synthetic.params(), experiments, layout)
-    assert (found.id, found.folders, found.bytes) == ("0123456789ab", (layout.work("0123456789ab"),), 10)
+    assert (found.id, found.paths, found.bytes) == ("0123456789ab", (layout.work("0123456789ab"),), 10)
 
 
 def test_what_a_table_still_shows_is_kept_until_the_table_is_made_anew(project, capsys):
     experiments, layout, runs, write = project
     old = write(replace(runs[0], code="0ld"))
     provenance = layout.results / "provenance" / "patches-check.json"
-    files.write_json(provenance, {"runs": {old: {}}})
+    files.write_json(provenance, {"runs": {old: {}}, "evaluations": {}})
     clean(synthetic.params(), experiments, layout, delete=True)
     said = capsys.readouterr().out
     assert "1 superseded run is kept, with or without --yes, because the tables of patches-check still show it" in said
     assert "once `snakemake --cores all --config budget=demo` has made these tables anew" in said
     assert old in there(layout)
-    files.write_json(provenance, {"runs": {runs[0].id: {}}})
+    files.write_json(provenance, {"runs": {runs[0].id: {}}, "evaluations": {}})
     clean(synthetic.params(), experiments, layout, delete=True)
     assert old not in there(layout)
+
+
+def test_an_evaluation_that_nothing_asks_for_goes_alone_and_from_under_no_table(project, capsys):
+    experiments, layout, runs, _ = project
+    plan = make_plan(synthetic.params(), experiments)
+    asked = next(e for e in plan.evaluations.values() if e.run == runs[0].id)
+    old = "0123456789ab"
+    for name in (asked.id, old):
+        files.write_json(layout.evaluation(runs[0].id, name), {})
+        files.write_bytes(layout.blobs(runs[0].id) / f"{name}.npz", bytes(10))
+    provenance = layout.results / "provenance" / "patches-check.json"
+    files.write_json(provenance, {"runs": {}, "evaluations": {old: {}}})
+    clean(synthetic.params(), experiments, layout, delete=True)
+    assert "1 superseded evaluation is kept" in capsys.readouterr().out
+    files.write_json(provenance, {"runs": {}, "evaluations": {}})
+    clean(synthetic.params(), experiments, layout, delete=True)
+    assert "Deleted: 1 superseded evaluation, 0.0 MB." in capsys.readouterr().out
+    left = {path.name for room in (layout.run, layout.blobs) for path in room(runs[0].id).iterdir()}
+    assert left == {"spec.yaml", "model.safetensors", f"{asked.id}.json", f"{asked.id}.npz"}

@@ -96,3 +96,14 @@ def test_runs_of_models_or_specs_that_are_gone_are_left_out(tree, tmp_path):
     tree(run(model="gone"), 30.0)
     tree(run(spec={"no_longer": 1}), 30.0)
     assert not costs(tmp_path).measurements
+
+
+def test_evaluations_by_estimators_or_settings_that_are_gone_are_left_out(tree, tmp_path):
+    tree(run(), 30.0)
+    folder = tmp_path / "results" / "demo" / "runs" / run().id
+    measured = {"seconds": 1.0, "peak_memory_mb": 200.0}
+    for name, estimator, settings in (("a", "gone", {}), ("b", "exact_likelihood", {"no_longer": 1})):
+        evaluation = {"run": run().id, "estimator": estimator, "settings": settings, "id": name, "code": "c"}
+        result = {"evaluation": evaluation, "status": "done", "files": {}, "measured": measured}
+        (folder / f"{name}.json").write_text(json.dumps(result))
+    assert not any(key.startswith("evaluate") for key in costs(tmp_path).measurements)

@@ -1,7 +1,7 @@
-"""Superseded runs: no experiment asks for them any more, as a spec, the data or the meaning of the code has moved on.
+"""Superseded runs and evaluations: no experiment asks for them any more, as settings, data or code have moved on.
 
-A run counts as asked for whatever its seed and device: those are chosen for a machine, and not superseded. A superseded
-run that a table still shows is kept.
+A run counts as asked for whatever its seed and device: those are chosen for a machine, and not superseded. What a table
+still shows is kept.
 """
 
 import re
@@ -24,11 +24,12 @@ _IDENTITY = re.compile("[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Leftover:
-    """A run that nothing asks for: its folders, their size, and the experiments whose tables still show it."""
+    """A run or an evaluation that nothing asks for: its folders or files, their size, whose tables still show it."""
 
     id: str
-    document: dict[str, Any]  # empty where the run left no spec
-    folders: tuple[Path, ...]
+    run: str  # of which it is an evaluation, or itself
+    what: str
+    paths: tuple[Path, ...]
     bytes: int
     shown: tuple[str, ...]
 
@@ -38,17 +39,16 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
     found = leftovers(params, experiments, layout)
     kept, free = [x for x in found if x.shown], [x for x in found if not x.shown]
     if free:
-        rows = [(*_described(x), f"{x.bytes / 1e6:,.1f} MB", ", ".join(map(str, x.folders))) for x in free]
-        heading = ("run", "model", "dataset", "seed", "size", "folders")
-        console().print(
-            table(f"Superseded runs of the budget {params.budget}: no experiment asks for them", heading, rows)
-        )
-    total = f"{len(free)} superseded run{'' if len(free) == 1 else 's'}, {sum(x.bytes for x in free) / 1e6:,.1f} MB"
+        rows = [(x.id, x.what, f"{x.bytes / 1e6:,.1f} MB", ", ".join(map(str, x.paths))) for x in free]
+        heading = ("id", "what", "size", "folders or files")
+        title = f"Superseded runs and evaluations of the budget {params.budget}: no experiment asks for them"
+        console().print(table(title, heading, rows))
+    total = f"{_counted(free)}, {sum(x.bytes for x in free) / 1e6:,.1f} MB"
     if not free:
         print(f"Every run of the budget {params.budget} is asked for, or shown by a table: there is nothing to delete.")
     elif delete:
-        for folder in (folder for x in free for folder in x.folders):
-            shutil.rmtree(folder)
+        for path in (path for x in free for path in x.paths):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         print(f"Deleted: {total}.")
     else:
         print(
@@ -58,29 +58,48 @@ def clean(params: Params, experiments: dict[str, Experiment], layout: Layout, *,
     if kept:
         names = ", ".join(sorted({name for x in kept for name in x.shown}))
         print(
-            f"{len(kept)} superseded run{' is' if len(kept) == 1 else 's are'} kept, with or without --yes, because "
+            f"{_counted(kept)} {'is' if len(kept) == 1 else 'are'} kept, with or without --yes, because "
             f"the tables of {names} still show {'it' if len(kept) == 1 else 'them'}: once `snakemake --cores all "
             f"--config budget={params.budget}` has made these tables anew, `clean` lists what they no longer show."
         )
 
 
 def leftovers(params: Params, experiments: dict[str, Experiment], layout: Layout) -> list[Leftover]:
-    """Every run under results/, data/runs/ and work/ of the budget that no experiment of it asks for."""
+    """What no experiment asks for: runs under results/, data/runs/ and work/ of the budget, evaluations of others."""
     plan = make_plan(params.model_copy(update={"experiments": "all"}), experiments)
     asked = {_meaning(run.document) for run in plan.runs.values()}
     shown = {name: _shown(layout.results / "provenance" / f"{name}.json") for name in plan.experiments}
     rooms = (layout.run, layout.blobs, layout.work)
     there = {path.name for room in rooms for path in room("any").parent.glob("*") if _IDENTITY.fullmatch(path.name)}
+
+    def leftover(identity: str, run: str, what: str, paths: list[Path]) -> Leftover:
+        files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+        by = tuple(name for name, shows in shown.items() if identity in shows)
+        return Leftover(identity, run, what, tuple(paths), sum(file.stat().st_size for file in files), by)
+
     found = []
-    for identity in sorted(there - set(plan.runs)):
-        document = _document(layout, identity)
+    for run in sorted(there):
+        if run in plan.runs:
+            files = [path for room in (layout.run, layout.blobs) for path in room(run).glob("*.*")]
+            names = {path.stem for path in files if _IDENTITY.fullmatch(path.stem)}
+            for name in sorted(names - set(plan.evaluations)):
+                paths = sorted(path for path in files if path.stem == name)
+                found.append(leftover(name, run, f"an evaluation of {run}", paths))
+            continue
+        document = _document(layout, run)
         if document and _meaning(document) in asked:
             continue
-        folders = tuple(room(identity) for room in rooms if room(identity).is_dir())
-        size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
-        by = tuple(name for name, runs in shown.items() if identity in runs)
-        found.append(Leftover(identity, document, folders, size, by))
+        words = (str(document.get(name, "?")) for name in ("model", "dataset", "seed"))
+        what = "a run of {} on {}, seed {}".format(*words)
+        found.append(leftover(run, run, what, [room(run) for room in rooms if room(run).is_dir()]))
     return found
+
+
+def _counted(found: list[Leftover]) -> str:
+    """`2 superseded runs and 1 superseded evaluation`."""
+    runs = sum(x.id == x.run for x in found)
+    counts = ((runs, "run"), (len(found) - runs, "evaluation"))
+    return " and ".join(f"{n} superseded {name}{'' if n == 1 else 's'}" for n, name in counts if n)
 
 
 def _meaning(document: dict[str, Any]) -> str:
@@ -93,8 +112,7 @@ def _document(layout: Layout, identity: str) -> dict[str, Any]:
 
 
 def _shown(provenance: Path) -> set[str]:
-    return set(read_json(provenance)["runs"]) if provenance.is_file() else set()
-
-
-def _described(leftover: Leftover) -> tuple[str, ...]:
-    return (leftover.id, *(str(leftover.document.get(name, "?")) for name in ("model", "dataset", "seed")))
+    if not provenance.is_file():
+        return set()
+    found = read_json(provenance)
+    return {*found["runs"], *found["evaluations"]}

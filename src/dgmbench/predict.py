@@ -68,8 +68,10 @@ class Costs:
             costs._add(_run_keys(run), manifest, costs._run_work(run))
             for path in folder.glob("*.json"):
                 result = _read(path)
-                if result is not None and "evaluation" in result and result["status"] == "done":
-                    evaluation = result["evaluation"]
+                if result is None or "evaluation" not in result or result["status"] != "done":
+                    continue
+                evaluation = result["evaluation"]
+                if _still_applied(evaluation):
                     costs._add(_evaluation_keys(evaluation, run), result, costs._evaluation_work(evaluation, run))
         return costs
 
@@ -163,6 +165,15 @@ def _still_known(run: dict[str, Any]) -> bool:
     """Whether this version's code can read the spec of an older run: its work is counted by that code."""
     try:
         model_class(run["model"]).Spec.model_validate(run["spec"])
+    except (UserError, ValidationError):
+        return False
+    return True
+
+
+def _still_applied(evaluation: dict[str, Any]) -> bool:
+    """The same of an older evaluation's settings."""
+    try:
+        estimator(evaluation["estimator"]).Settings.model_validate(evaluation["settings"])
     except (UserError, ValidationError):
         return False
     return True

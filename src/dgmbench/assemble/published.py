@@ -10,6 +10,8 @@ from typing import Any
 from dgmbench.errors import UserError, nearest
 from dgmbench.schemas import PublishedCell
 
+UNVERIFIED = "unverified"  # a file's own word, in its column `known`, for a number that nobody has looked up
+
 
 @dataclass(frozen=True)
 class Published:
@@ -19,7 +21,7 @@ class Published:
     spread: float | None
     kind: str
     tolerance: float
-    protocol: str
+    protocol: str  # ends with UNVERIFIED where the file says so
     source: str  # file, row and column, and the file's own `source` where it has one
 
 
@@ -42,6 +44,7 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     source = f"{cell.file}.csv, {', '.join(map(str, wanted.values()))}, column {cell.value}"
     if row.get("source"):
         source = f"{row['source']} ({source})"
+    known = [UNVERIFIED] if row.get("known") == UNVERIFIED else []
     return Published(
         value=cell.scale * _number(row[cell.value], f"{where}: {path}, column {cell.value}"),
         spread=None
@@ -49,9 +52,14 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
         else abs(cell.scale) * _number(row[cell.spread], f"{where}: {path}, column {cell.spread}"),
         kind=cell.kind,
         tolerance=cell.tolerance,
-        protocol=cell.protocol,
+        protocol="; ".join([cell.protocol, *known]),
         source=source,
     )
+
+
+def is_unverified(protocol: str) -> bool:
+    """Whether a published number's protocol says that it is unverified."""
+    return protocol.endswith(UNVERIFIED)
 
 
 def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[dict[str, str]]]:

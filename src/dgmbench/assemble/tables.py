@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgmbench.assemble.ledger import Record
+from dgmbench.assemble.published import UNVERIFIED, is_unverified
 from dgmbench.assemble.verdict import NOT_PUBLISHED, PENDING
 from dgmbench.format import number, spread
 
 KINDS = {
     "exact": "computed exactly, without approximation",
-    "lower-bound": "the true value is at least this, up to the stated uncertainty",
-    "upper-bound": "the true value is at most this, up to the stated uncertainty",
+    "lower-bound": "in expectation at most the true value, so that it can lie above it by its uncertainty",
+    "upper-bound": "in expectation at least the true value, so that it can lie below it by its uncertainty",
     "estimate": "estimates the true value, and may miss it to either side",
     "parzen": "log-likelihood of a kernel density fitted to samples: compare with other Parzen values alone",
     "score": "a score on its own scale, and no likelihood",
@@ -61,7 +62,7 @@ class TableCell:
 
     @property
     def published(self) -> str:
-        """`published 153.7 ± 0.2`, with its kind where that differs."""
+        """`published 153.7 ± 0.2`, with its kind where that differs, and whether it is unverified."""
         r = self.record
         if r is None or r["published"] is None:
             return ""
@@ -69,7 +70,7 @@ class TableCell:
         if r["published_spread"] is not None:
             text = f"{number(r['published'], [r['published_spread']])} ± {spread(r['published_spread'])}"
         kind = "" if r["published_kind"] == r["kind"] else f" ({r['published_kind']})"
-        return f"published {text}{kind}"
+        return f"published {text}{kind}" + (f", {UNVERIFIED}" if is_unverified(r["published_protocol"]) else "")
 
     @property
     def verdict(self) -> str:

@@ -80,12 +80,12 @@ def clean(
     seeds: SeedsFlag = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is deleted.")] = False,
 ) -> None:
-    """List superseded runs of a budget, with their sizes, and delete them only with --yes.
+    """List superseded runs and evaluations of a budget, with their sizes, and delete them only with --yes.
 
-    Superseded is a run that no experiment asks for any more, because its settings, its data or the meaning of its code
-    have changed since. Kept, always: runs that are asked for, whatever their seed and device, and superseded ones that
-    a table still shows. What is deleted of a run is its folder under results/BUDGET/runs, data/runs/BUDGET and
-    work/BUDGET.
+    Superseded is what no experiment asks for any more, because its settings, its data or the meaning of its code have
+    changed since. Kept, always: runs that are asked for, whatever their seed and device, and superseded ones that a
+    table still shows. What is deleted of a run is its folder under results/BUDGET/runs, data/runs/BUDGET and
+    work/BUDGET; of an evaluation, its files there.
     """
     from dgmbench.cleaning import clean as clean_runs
     from dgmbench.config import load_experiments

@@ -5,6 +5,7 @@ Beside log-likelihoods stand those bounds on them that were published.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -23,6 +24,7 @@ from dgmbench.assemble.figures.base import (
     new_figure,
     nothing_to_show,
 )
+from dgmbench.assemble.published import is_unverified
 from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 
 LIKELIHOOD, BOUND = "log_likelihood", "bound"
@@ -35,6 +37,7 @@ PUBLISHED = {
     "linestyle": "none",
     "capsize": 2,
 }
+NOT_VERIFIED = {**PUBLISHED, "marker": "d", "markersize": 4, "markeredgecolor": INK, "ecolor": INK}
 OTHER_PROTOCOL = {**PUBLISHED, "marker": "x", "markeredgecolor": FAINT, "ecolor": FAINT}
 
 if TYPE_CHECKING:
@@ -46,10 +49,13 @@ if TYPE_CHECKING:
 class Options(FigureOptions):
     metric: MetricName = Field("log_likelihood", description="The metric that is shown.")
     columns: ColumnNames = Field(None, description="Columns or evaluations to show; all if left out.")
+    closer: float | None = Field(
+        None, gt=0, description="Beside each panel another shows what lies within so many units of its largest number."
+    )
 
 
 def draw(data: FigureData, options: Options) -> "Figure":
-    """A panel for each kind, with a line of dots for each row and column."""
+    """A panel for each kind, with a line of dots for each row and column, and a closer look where one is asked for."""
     metric, wanted = options.metric, options.columns
     cells = in_columns(_of_metric(data.cells, metric), wanted)
     cells = cells[cells["obtained"].notna() | cells["published"].notna()]
@@ -58,12 +64,22 @@ def draw(data: FigureData, options: Options) -> "Figure":
     kinds = list(dict.fromkeys(cells["kind"]))
     counts = [max(len(cells[cells["kind"] == kind]), 1) for kind in kinds]
     heights = [count + 2.5 for count in counts]
-    figure, axes = new_figure(len(kinds), 1, height=0.24 * sum(heights) + 0.5, gridspec_kw={"height_ratios": heights})
-    for panel, kind in zip(axes[:, 0], kinds):
-        _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
+    height, shape = 0.24 * sum(heights) + 0.5, {"gridspec_kw": {"height_ratios": heights}, "sharey": "row"}
+    figure, axes = new_figure(len(kinds), 1 if options.closer is None else 2, height=height, **shape)
+    for panels, kind in zip(axes, kinds):
+        for panel in panels:
+            _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
+        if options.closer is not None:
+            _come_closer(panels[1], cells[cells["kind"] == kind], options.closer)
     figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
     figure.legend(handles=_legend(cells), loc="outside upper right", ncols=4)
     return figure
+
+
+def _come_closer(axes: "Axes", cells: pd.DataFrame, units: float) -> None:
+    best = float(np.nanmax(cells[["obtained", "published"]].astype(float)))
+    axes.set_xlim(best - units, best + 0.08 * units)
+    axes.set_title("closer")
 
 
 def _of_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -75,12 +91,14 @@ def _legend(cells: pd.DataFrame) -> "list[Artist]":
     from matplotlib.lines import Line2D
 
     known, differs = cells["published"].notna(), cells["verdict"] == PROTOCOL_DIFFERS
+    unverified = cells["published_protocol"].fillna("").map(is_unverified)
     obtained = {"color": COLORS[0], "linestyle": "none", "marker": MARKERS[0]}
     control = {**obtained, "markerfacecolor": FAINT, "markeredgecolor": INK}
     entries = [
         ("obtained", obtained, cells["obtained"].notna() & ~cells["control"]),
         ("obtained, control", control, cells["obtained"].notna() & cells["control"]),
-        ("published", PUBLISHED, known & ~differs),
+        ("published", PUBLISHED, known & ~differs & ~unverified),
+        ("published, unverified", NOT_VERIFIED, known & ~differs & unverified),
         ("published, protocol differs", OTHER_PROTOCOL, known & differs),
     ]
     drawn = ("ecolor", "capsize")
@@ -101,7 +119,9 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
         names.append(" · ".join(part for part in told if part))
         if pd.notna(cell["published"]):
             spread = cell["published_spread"] if pd.notna(cell["published_spread"]) else None
-            drawn = OTHER_PROTOCOL if cell["verdict"] == PROTOCOL_DIFFERS else PUBLISHED
+            unverified = pd.notna(cell["published_protocol"]) and is_unverified(cell["published_protocol"])
+            differs = cell["verdict"] == PROTOCOL_DIFFERS
+            drawn = OTHER_PROTOCOL if differs else NOT_VERIFIED if unverified else PUBLISHED
             axes.errorbar(cell["published"], place, xerr=spread, **drawn)
         if pd.notna(cell["obtained"]):
             axes.errorbar(
