@@ -11,7 +11,6 @@ import pandas as pd
 from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
-    COLORS,
     FAINT,
     INK,
     LINES,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_PUBLISHED = 6
+PUBLISHED = "#555555"  # no row's colour
 SPLITS = ("train", "validation", "test")
 BESIDE = 1.09  # the factor between layered models that have one size of the top layer
 # Where several rows have a curve, colour and marker tell the row, and the line the split.
@@ -189,18 +188,40 @@ def _flat_lines(panel: "Axes", flat: pd.DataFrame, data: FigureData, bands: bool
             panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
 
 
+def _ticks(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    """A named tick at the right edge for each published number."""
+    cells = cells.sort_values("published", ascending=False)
+    low, high = panel.get_ylim()
+    above = np.inf
+    for _, cell in cells[cells["published"].between(low, high)].iterrows():
+        height = above = min(cell["published"], above - 0.04 * (high - low))
+        panel.annotate(
+            f"{cell['published']:g} {data.labels.get(cell['row'], cell['row'])}",
+            (1.0, cell["published"]),
+            xycoords=("axes fraction", "data"),
+            xytext=(1.03, height),
+            textcoords=("axes fraction", "data"),
+            ha="left",
+            va="center",
+            fontsize=6,
+            color=PUBLISHED,
+            arrowprops={"arrowstyle": "-", "color": PUBLISHED, "linewidth": 0.6},
+            annotation_clip=False,
+        )
+
+
 def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, right: bool = False) -> None:
     """One dashed line for each published number, named above it at the left edge, where the curves are lowest; or at
     the right edge, for numbers below the curves there.
 
-    Where they are too many to be told apart, only those beside a number of ours: the table names the others.
+    Numbers beside none of ours are ticks at the right edge, outside: lines are for comparison.
     """
     known = cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])
-    if len(known) > MOST_PUBLISHED:
-        known = known[known["obtained"].notna()]
-    known = known.sort_values("published", ascending=False)
+    if not right:
+        _ticks(panel, known[known["obtained"].isna()], data)
+    known = known[known["obtained"].notna()].sort_values("published", ascending=False)
     for _, cell in known.iterrows():
-        panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
+        panel.axhline(cell["published"], color=PUBLISHED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
     low, high = panel.get_ylim()
     spacing, above = 0.055 * (high - low), np.inf
     for _, cell in known.iterrows():
@@ -216,7 +237,7 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, right: bool
             ha="right" if right else "left",
             va="bottom",
             fontsize=7,
-            color=COLORS[1],
+            color=PUBLISHED,
             # Two published numbers can be closer than their names are high: a line must not strike a name through.
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )
