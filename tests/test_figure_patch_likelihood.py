@@ -59,3 +59,18 @@ def test_the_other_splits_are_in_the_first_panel_alone(panels):
     values = [{value for line in panel.get_lines() for value in line.get_ydata()} for panel in panels]
     assert 164.8 in values[0]
     assert 164.8 not in values[1]
+
+
+def test_many_published_numbers_are_ticks_where_none_of_ours_stands_beside(panels):
+    cells = [row("two", sizes, value) for sizes, value in (([20, 5], 151.8), ([100, 5], 154.0))]
+    cells += [row("ours", None, 153.0, published=153.7)]
+    cells += [row(f"other {i}", None, np.nan, published=152.0 + i / 2) for i in range(7)]
+    with style():
+        data = FigureData("made up", pd.DataFrame(cells), {}, {}, {}, {}, {})
+        _, below = patch_likelihood.draw(data, patch_likelihood.Options()).axes
+    texts = {text.get_text(): text for text in below.texts}
+    assert "published 153.7: ours None" in texts
+    assert [name for name in texts if name.startswith("published")] == ["published 153.7: ours None"]
+    ticks = [text for name, text in texts.items() if "other" in name]
+    assert len(ticks) == 7
+    assert all(text.get_position()[0] > 1 for text in ticks)

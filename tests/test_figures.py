@@ -106,6 +106,24 @@ def test_bars_have_one_panel_for_each_kind(figure_data):
     assert all("[nats]" in axes.get_xlabel() for axes in figure.axes)
 
 
+def test_bars_come_closer_to_the_largest_numbers(figure_data):
+    data = figure_data["estimators-check"]
+    own = data.cells[data.cells["metric"] == "log_likelihood"].iloc[:1]
+    values = zip((-90.0, -85.0, -170.0), (-86.0, -84.0, -165.0), ("read", "read; unverified", None))
+    cells = [
+        own.assign(obtained=o, published=p, published_protocol=how, row=str(o), control=False) for o, p, how in values
+    ]
+    options = likelihood_bars.Options(closer=8.0)
+    figure = likelihood_bars.draw(replace(data, cells=pd.concat(cells, ignore_index=True)), options)
+    whole, closer = figure.axes
+    low, high = closer.get_xlim()
+    assert low == pytest.approx(-84 - 8)
+    assert -84 < high < -83
+    assert whole.get_xlim()[0] < -170
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["obtained", "published", "published, unverified"]
+
+
 def test_bars_show_published_bounds_beside_likelihoods(figure_data):
     data = figure_data["estimators-check"]
     own = data.cells[data.cells["metric"] == "log_likelihood"].iloc[:1]

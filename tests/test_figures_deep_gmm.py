@@ -1,5 +1,7 @@
 """Figures of layered mixtures: what is drawn is what arrays, cells and histories say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -230,6 +232,18 @@ def test_splits_far_apart_have_panels_of_their_own():
     for panel, split in zip(figure.axes[1:], ("test", "train")):
         drawn = np.concatenate([line.get_ydata() for line in panel.lines if line.get_linestyle() != "None"])
         assert np.allclose(np.sort(drawn), np.sort(tiny[tiny["evaluation_name"] == split]["obtained"]))
+
+
+def test_a_single_gaussian_far_below_is_a_note():
+    data = depth_data()
+    own = data.cells[data.cells["dataset"] != "tiny8x8"].copy()
+    single = own.iloc[:1].assign(parameters=[{"components": 1}], obtained=own["obtained"].min() - 80.0)
+    figure = layers_components.draw(replace(data, cells=pd.concat([own, single])), layers_components.Options())
+    (panel,) = figure.axes
+    assert panel.get_ylim()[0] > single["obtained"].item() + 40
+    assert panel.get_xlim()[0] > 1
+    (note,) = panel.texts
+    assert f"1 component: {single['obtained'].item():.1f}" in note.get_text()
 
 
 def test_one_seed_has_no_error_bars():

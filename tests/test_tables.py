@@ -91,6 +91,11 @@ def test_cells_show_three_uncertainties_and_the_published_number():
     assert "1. protocol differs: other kind" in text
 
 
+def test_a_published_number_that_nobody_looked_up_says_so():
+    row = record("a", published=-12.0, published_kind="exact", verdict="worse", published_protocol="CD-1; unverified")
+    assert "published −12, unverified: worse" in markdown(view([row], {}, "T", "c"))
+
+
 def test_failures_are_footnoted_once_and_controls_marked():
     failed = {"obtained": None, "status": "failed", "verdict": "failed", "reason": "diverged at step 3 | now_what"}
     rows = [record("a", **failed), record("b", **failed), record("c", control=True)]

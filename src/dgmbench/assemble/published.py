@@ -57,9 +57,9 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     )
 
 
-def is_unverified(protocol: str) -> bool:
-    """Whether a published number's protocol says that it is unverified."""
-    return protocol.endswith(UNVERIFIED)
+def is_unverified(protocol: str | None) -> bool:
+    """Whether a published number's protocol, where there is one, says that it is unverified."""
+    return (protocol or "").endswith(UNVERIFIED)
 
 
 def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[dict[str, str]]]:

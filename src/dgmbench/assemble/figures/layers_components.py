@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 TRAIN, TEST = "train", "test"
 PER_LINE = 2
+ENLARGED = 0.5  # a panel leaves out what is so much further off: the others' share of the whole range
 BARS = {"capsize": 2, "elinewidth": 0.8, "capthick": 0.8}
 
 
@@ -138,4 +139,23 @@ def _panel(panel: "Axes", cells: pd.DataFrame, depths: list[int], named: dict[st
     panel.minorticks_off()
     panel.margins(x=0.06, y=0.08)
     panel.tick_params(axis="x", colors=INK)
+    _enlarge(panel, cells)
+
+
+def _enlarge(panel: "Axes", cells: pd.DataFrame) -> None:
+    """Where one component, a single Gaussian, is further off than the others lie apart, say where it is instead."""
+    single, rest = cells[cells["top"] == 1], cells[cells["top"] > 1]["obtained"]
+    if single.empty or rest.empty or rest.max() - rest.min() > ENLARGED * (rest.max() - single["obtained"].min()):
+        return
+    margin = 0.1 * (rest.max() - rest.min())
+    panel.set_ylim(rest.min() - 2 * margin, rest.max() + margin)
+    panel.set_xlim(cells[cells["top"] > 1]["top"].min() / 1.5)
+    values = ", ".join(f"{cell['obtained']:.1f} ({cell['split']})" for _, cell in single.iterrows())
+    panel.annotate(
+        f"1 component: {values}",
+        (0.01, 0.02),
+        xycoords="axes fraction",
+        fontsize=7,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+    )
     grid(panel)

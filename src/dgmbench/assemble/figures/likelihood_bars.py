@@ -91,7 +91,7 @@ def _legend(cells: pd.DataFrame) -> "list[Artist]":
     from matplotlib.lines import Line2D
 
     known, differs = cells["published"].notna(), cells["verdict"] == PROTOCOL_DIFFERS
-    unverified = cells["published_protocol"].fillna("").map(is_unverified)
+    unverified = cells["published_protocol"].map(is_unverified)
     obtained = {"color": COLORS[0], "linestyle": "none", "marker": MARKERS[0]}
     control = {**obtained, "markerfacecolor": FAINT, "markeredgecolor": INK}
     entries = [
@@ -119,7 +119,7 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
         names.append(" · ".join(part for part in told if part))
         if pd.notna(cell["published"]):
             spread = cell["published_spread"] if pd.notna(cell["published_spread"]) else None
-            unverified = pd.notna(cell["published_protocol"]) and is_unverified(cell["published_protocol"])
+            unverified = is_unverified(cell["published_protocol"])
             differs = cell["verdict"] == PROTOCOL_DIFFERS
             drawn = OTHER_PROTOCOL if differs else NOT_VERIFIED if unverified else PUBLISHED
             axes.errorbar(cell["published"], place, xerr=spread, **drawn)

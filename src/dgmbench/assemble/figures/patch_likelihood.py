@@ -11,7 +11,6 @@ import pandas as pd
 from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
-    COLORS,
     FAINT,
     INK,
     LINES,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PUBLISHED = 6
+PUBLISHED = "#555555"  # no row's colour
 SPLITS = ("train", "validation", "test")
 BESIDE = 1.09  # the factor between layered models that have one size of the top layer
 # Where several rows have a curve, colour and marker tell the row, and the line the split.
@@ -54,20 +54,21 @@ def draw(data: FigureData, options: Options) -> "Figure":
     curve = where(obtained, (x in parameters for parameters in obtained["parameters"]))
     curve = _placed(curve[~curve["variant"].str.contains("chosen on validation")], x)
     layered = curve[(curve["sizes"] != "") & (curve["split"] == "test")]
+    few = len(cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])) <= MOST_PUBLISHED
     figure, axes = new_figure(1 if layered.empty else 2, 1, height=3.4 if layered.empty else 6.4)
     panel = axes[0, 0]
     _curves(panel, curve)
     flat = _flat(obtained[~obtained["row_name"].isin(curve["row_name"])])
     if layered.empty:
         _flat_lines(panel, flat, data)
-        _published(panel, cells, data)
+        _published(panel, cells, data, few)
     else:
         least = layered["obtained"].min()
         panel.set_title("a  All splits")
         _flat_lines(panel, flat[flat["obtained"] < least], data)
-        _published(panel, cells[cells["published"] < least], data, right=True)
+        _published(panel, cells[cells["published"] < least], data, few, right=True)
         _flat_lines(axes[1, 0], flat[flat["obtained"] >= least], data, bands=False)
-        _enlarged(axes[1, 0], curve[curve["split"] == "test"], layered, cells, data)
+        _enlarged(axes[1, 0], curve[curve["split"] == "test"], layered, cells, data, few)
     unit = cells["unit"].iloc[0]
     kinds = ", ".join(dict.fromkeys(cells["kind"]))
     for drawn in axes[:, 0]:
@@ -144,7 +145,9 @@ def _curves(panel: "Axes", curve: pd.DataFrame) -> None:
         panel.minorticks_off()
 
 
-def _enlarged(panel: "Axes", curve: pd.DataFrame, layered: pd.DataFrame, cells: pd.DataFrame, data: FigureData) -> None:
+def _enlarged(
+    panel: "Axes", curve: pd.DataFrame, layered: pd.DataFrame, cells: pd.DataFrame, data: FigureData, few: bool
+) -> None:
     """The test split where the layered models are, each with the sizes of its layers, and the published numbers."""
     _curves(panel, curve)
     low, high = layered["obtained"].min(), max(layered["obtained"].max(), curve["obtained"].max())
@@ -163,7 +166,7 @@ def _enlarged(panel: "Axes", curve: pd.DataFrame, layered: pd.DataFrame, cells: 
             fontsize=6.5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
         )
-    _published(panel, cells[~(cells["published"] < low)], data)
+    _published(panel, cells[~(cells["published"] < low)], data, few)
     panel.set_title("b  Test split, enlarged; layered models with the sizes of their layers, the top one first")
 
 
@@ -189,18 +192,42 @@ def _flat_lines(panel: "Axes", flat: pd.DataFrame, data: FigureData, bands: bool
             panel.axhspan(low, high, color=FAINT, alpha=0.2, linewidth=0)
 
 
-def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, right: bool = False) -> None:
+def _ticks(panel: "Axes", cells: pd.DataFrame, data: FigureData) -> None:
+    """A named tick at the right edge for each published number."""
+    cells = cells.sort_values("published", ascending=False)
+    low, high = panel.get_ylim()
+    above = np.inf
+    for _, cell in cells[cells["published"].between(low, high)].iterrows():
+        height = above = min(cell["published"], above - 0.04 * (high - low))
+        panel.annotate(
+            f"{cell['published']:g} {data.labels.get(cell['row'], cell['row'])}",
+            (1.0, cell["published"]),
+            xycoords=("axes fraction", "data"),
+            xytext=(1.03, height),
+            textcoords=("axes fraction", "data"),
+            ha="left",
+            va="center",
+            fontsize=6,
+            color=PUBLISHED,
+            arrowprops={"arrowstyle": "-", "color": PUBLISHED, "linewidth": 0.6},
+            annotation_clip=False,
+        )
+
+
+def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, few: bool, right: bool = False) -> None:
     """One dashed line for each published number, named above it at the left edge, where the curves are lowest; or at
     the right edge, for numbers below the curves there.
 
-    Where they are too many to be told apart, only those beside a number of ours: the table names the others.
+    Where they are too many to be told apart (`few` is not set), those beside none of ours are ticks at the right edge,
+    outside.
     """
     known = cells[cells["published"].notna()].drop_duplicates(["published", "published_source"])
-    if len(known) > MOST_PUBLISHED:
+    if not few:
+        _ticks(panel, known[known["obtained"].isna()], data)
         known = known[known["obtained"].notna()]
     known = known.sort_values("published", ascending=False)
     for _, cell in known.iterrows():
-        panel.axhline(cell["published"], color=COLORS[1], linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
+        panel.axhline(cell["published"], color=PUBLISHED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1.2)
     low, high = panel.get_ylim()
     spacing, above = 0.055 * (high - low), np.inf
     for _, cell in known.iterrows():
@@ -216,7 +243,7 @@ def _published(panel: "Axes", cells: pd.DataFrame, data: FigureData, right: bool
             ha="right" if right else "left",
             va="bottom",
             fontsize=7,
-            color=COLORS[1],
+            color=PUBLISHED,
             # Two published numbers can be closer than their names are high: a line must not strike a name through.
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )
