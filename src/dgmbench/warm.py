@@ -70,11 +70,12 @@ def hand_over(arguments: list[str]) -> int | None:
             return None
         # Ctrl-C reaches the fork by itself: it is in this process's group.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda number, frame: connection.sendall(bytes([number])))
         step = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ), "group": os.getpgrp()}
         message = json.dumps(step).encode()
         socket.send_fds(connection, [_LENGTH.pack(len(message))], range(_STREAMS))
         connection.sendall(message)
+        # From here on: in the middle of the message its byte would be taken for a part of it.
+        signal.signal(signal.SIGTERM, lambda number, frame: connection.sendall(bytes([number])))
         answer = _received(connection, _STATUS.size)
     if len(answer) < _STATUS.size:
         return 128 + signal.SIGKILL  # who should have said how it ended was killed, and the fork with it
