@@ -3,6 +3,7 @@
 Beside log-likelihoods stand those bounds on them that were published.
 """
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ from dgmbench.assemble.figures.base import (
 from dgmbench.assemble.published import is_unverified
 from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 
+_HALF = 36  # characters of a label under one of two panels
 LIKELIHOOD, BOUND = "log_likelihood", "bound"
 PUBLISHED = {
     "marker": "D",
@@ -70,6 +72,7 @@ def draw(data: FigureData, options: Options) -> "Figure":
         for panel in panels:
             _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
         if options.closer is not None:
+            panels[0].set_xlabel(textwrap.fill(panels[0].get_xlabel(), _HALF))
             _come_closer(panels[1], cells[cells["kind"] == kind], options.closer)
     figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
     figure.legend(handles=_legend(cells), loc="outside upper right", ncols=4)
@@ -80,6 +83,7 @@ def _come_closer(axes: "Axes", cells: pd.DataFrame, units: float) -> None:
     best = float(np.nanmax(cells[["obtained", "published"]].astype(float)))
     axes.set_xlim(best - units, best + 0.08 * units)
     axes.set_title("closer")
+    axes.set_xlabel("")  # the axis is that of the panel beside it
 
 
 def _of_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
