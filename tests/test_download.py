@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from serving import serving
+from waiting import wait_for
 
 from dgmbench.data import catalogue
 from dgmbench.data.fetch import fetch
@@ -244,13 +245,6 @@ def test_a_part_is_held_by_one_at_a_time_and_removed_where_it_is_empty(tmp_path)
             pytest.fail("two hold the part")
         assert first.size == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
 
 
 def start_fetch(tmp_path) -> subprocess.Popen:

@@ -251,6 +251,7 @@ def test_one_seed_has_no_error_bars():
     data.cells["seed_sd"] = np.nan
     figure = layers_components.draw(data, layers_components.Options())
     assert not figure.axes[0].collections
+    assert all(line.get_visible() for line in figure.axes[0].get_ygridlines())
     assert not figure.legends[0].get_title().get_text()
 
 

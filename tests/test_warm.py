@@ -9,9 +9,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from waiting import wait_for
 
 from dgmbench import __version__, warm
-from dgmbench.workflow import FEW_STEPS, short_steps
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks die with their parent on Linux only")
 
@@ -44,14 +44,6 @@ cli.work = work
 warm.IMPORTED = ()
 warm.main(sys.argv[1])
 """
-
-
-def wait_for(condition, seconds: float = 30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture
@@ -176,10 +168,3 @@ def test_the_process_that_the_workflow_starts_does_real_steps():
     *said, folder = done.stdout.splitlines()
     assert said == [f"dgmbench {__version__}", "0", "2"]
     wait_for(lambda: not os.path.exists(folder))
-
-
-def test_few_steps_and_long_ones_need_none():
-    dag = SimpleNamespace(needrun_jobs=lambda: iter(range(FEW_STEPS + 1)))
-    assert short_steps("demo", dag)
-    assert not short_steps("laptop", dag)
-    assert not short_steps("demo", SimpleNamespace(needrun_jobs=lambda: iter(range(FEW_STEPS))))

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -69,3 +70,10 @@ def test_make_help_lists_every_target():
     command = ["make", "--no-print-directory", "help"]  # make test calls it from within another make
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert [line.split()[:2] for line in said.splitlines()] == [["make", name] for name in targets.split()[1:]]
+
+
+def test_few_steps_and_long_ones_need_none():
+    dag = SimpleNamespace(needrun_jobs=lambda: iter(range(workflow.FEW_STEPS + 1)))
+    assert workflow.short_steps("demo", dag)
+    assert not workflow.short_steps("laptop", dag)
+    assert not workflow.short_steps("demo", SimpleNamespace(needrun_jobs=lambda: iter(range(workflow.FEW_STEPS))))

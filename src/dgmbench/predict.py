@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dgmbench.data import catalogue
 from dgmbench.errors import UserError
+from dgmbench.estimators.base import EstimatorSettings
 from dgmbench.estimators.registry import estimator
 from dgmbench.files import canonical_json
+from dgmbench.models.base import ModelSpec
 from dgmbench.models.registry import model_class
 from dgmbench.runs import Evaluation, Run
 
@@ -63,7 +65,7 @@ class Costs:
             if manifest is None or manifest.get("status") != "done":
                 continue
             run = manifest["run"]
-            if not _still_known(run):
+            if not _still_read(_spec, run):
                 continue
             costs._add(_run_keys(run), manifest, costs._run_work(run))
             for path in folder.glob("*.json"):
@@ -71,7 +73,7 @@ class Costs:
                 if result is None or "evaluation" not in result or result["status"] != "done":
                     continue
                 evaluation = result["evaluation"]
-                if _still_applied(evaluation):
+                if _still_read(_settings, evaluation):
                     costs._add(_evaluation_keys(evaluation, run), result, costs._evaluation_work(evaluation, run))
         return costs
 
@@ -86,8 +88,7 @@ class Costs:
         rows = self.rows(run)
         if rows is None:
             return None
-        model = model_class(run["model"])
-        spec = model.Spec.model_validate(run["spec"])
+        model, spec = model_class(run["model"]), _spec(run)
         return rows["train"] * model.passes(spec) * model.operations(spec, rows["dimension"])
 
     def _evaluation_work(self, evaluation: dict[str, Any], run: dict[str, Any]) -> float | None:
@@ -95,10 +96,10 @@ class Costs:
         if rows is None:
             return None
         module, model = estimator(evaluation["estimator"]), model_class(run["model"])
-        settings = module.Settings.model_validate(evaluation["settings"])
+        settings = _settings(evaluation)
         examples = min(rows[settings.split], settings.examples or rows[settings.split])
         count = getattr(module, "scorings", lambda _settings, n: float(n))(settings, examples)
-        return count * model.operations(model.Spec.model_validate(run["spec"]), rows["dimension"])
+        return count * model.operations(_spec(run), rows["dimension"])
 
     def _add(self, keys: Iterable[tuple[str, str]], document: dict[str, Any], work: float | None) -> None:
         size, measured = sum(file["bytes"] for file in document["files"].values()), document["measured"]
@@ -161,19 +162,18 @@ def _evaluation_keys(evaluation: dict[str, Any], run: dict[str, Any]) -> list[tu
     ]
 
 
-def _still_known(run: dict[str, Any]) -> bool:
-    """Whether this version's code can read the spec of an older run: its work is counted by that code."""
-    try:
-        model_class(run["model"]).Spec.model_validate(run["spec"])
-    except (UserError, ValidationError):
-        return False
-    return True
+def _spec(run: dict[str, Any]) -> ModelSpec:
+    return model_class(run["model"]).Spec.model_validate(run["spec"])
 
 
-def _still_applied(evaluation: dict[str, Any]) -> bool:
-    """The same of an older evaluation's settings."""
+def _settings(evaluation: dict[str, Any]) -> EstimatorSettings:
+    return estimator(evaluation["estimator"]).Settings.model_validate(evaluation["settings"])
+
+
+def _still_read(reader: Callable[[dict[str, Any]], BaseModel], job: dict[str, Any]) -> bool:
+    """Whether this version's code can read the spec or settings of an older job: its work is counted by that code."""
     try:
-        estimator(evaluation["estimator"]).Settings.model_validate(evaluation["settings"])
+        reader(job)
     except (UserError, ValidationError):
         return False
     return True

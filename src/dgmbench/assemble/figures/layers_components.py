@@ -139,6 +139,7 @@ def _panel(panel: "Axes", cells: pd.DataFrame, depths: list[int], named: dict[st
     panel.minorticks_off()
     panel.margins(x=0.06, y=0.08)
     panel.tick_params(axis="x", colors=INK)
+    grid(panel)
     _enlarge(panel, cells)
 
 
@@ -158,4 +159,3 @@ def _enlarge(panel: "Axes", cells: pd.DataFrame) -> None:
         fontsize=7,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
     )
-    grid(panel)

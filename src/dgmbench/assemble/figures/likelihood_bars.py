@@ -69,11 +69,12 @@ def draw(data: FigureData, options: Options) -> "Figure":
     height, shape = 0.24 * sum(heights) + 0.5, {"gridspec_kw": {"height_ratios": heights}, "sharey": "row"}
     figure, axes = new_figure(len(kinds), 1 if options.closer is None else 2, height=height, **shape)
     for panels, kind in zip(axes, kinds):
+        own = cells[cells["kind"] == kind]
         for panel in panels:
-            _panel(panel, cells[cells["kind"] == kind], kind, metric, data)
+            _panel(panel, own, kind, metric, data)
         if options.closer is not None:
             panels[0].set_xlabel(textwrap.fill(panels[0].get_xlabel(), _HALF))
-            _come_closer(panels[1], cells[cells["kind"] == kind], options.closer)
+            _come_closer(panels[1], own, options.closer)
     figure.supxlabel("bars: the largest of the uncertainties over test examples, estimator and seeds", fontsize=7)
     figure.legend(handles=_legend(cells), loc="outside upper right", ncols=4)
     return figure
