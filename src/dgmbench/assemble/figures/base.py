@@ -80,6 +80,7 @@ class FigureData:
         arrays: estimator that gives numbers too, of those that the main figure draws arrays of -> row -> name -> array,
             of the row's first seed and the estimator's first column.
         missing_arrays: estimator -> row -> why there are none of its arrays here.
+        sources: ending of the main picture's and the samples' name -> evaluation -> row, of all arrays that it draws.
     """
 
     title: str
@@ -91,6 +92,7 @@ class FigureData:
     labels: dict[str, str]
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
     missing_arrays: dict[str, dict[str, str]] = field(default_factory=dict)
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @contextmanager
