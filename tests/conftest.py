@@ -13,7 +13,7 @@ from dgmbench.runs import make_plan
 def results(tmp_path, monkeypatch):
     synthetic.stand_ins(monkeypatch)
     # Figures have tests of their own, and take longer than everything here together.
-    monkeypatch.setattr(experiment_module, "draw_all", lambda *figures: [])
+    monkeypatch.setattr(experiment_module, "draw_all", lambda *figures: ([], {}))
     return tmp_path / "results"
 
 

@@ -1,4 +1,4 @@
-"""One training as a script, for torchrun to start in several processes: python distributed_training.py CASE FOLDER."""
+"""Trainings as a script, for torchrun to start in several processes: python distributed_training.py FOLDER."""
 
 import json
 import sys
@@ -54,8 +54,10 @@ def fit(case: str) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
     with joined("cpu") as group:
-        state, history = fit(sys.argv[1])
-    folder = Path(sys.argv[2])
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / f"{group.rank}.safetensors")
-    (folder / f"{group.rank}.json").write_text(json.dumps({"size": group.size, "history": history}))
+        for case in CASES:
+            state, history = fit(case)
+            name = f"{case}-{group.rank}"
+            save_file({key: value.contiguous() for key, value in state.items()}, folder / f"{name}.safetensors")
+            (folder / f"{name}.json").write_text(json.dumps({"size": group.size, "history": history}))

@@ -1,5 +1,6 @@
 """What `assemble` refuses to lose, and what says that it was made by earlier code or settings."""
 
+import math
 import re
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -7,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import synthetic_results as synthetic
 
-from dgmbench import runs
-from dgmbench.assemble import ledger
+from dgmbench import files, runs
+from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.errors import UserError
@@ -76,7 +77,7 @@ def test_no_number_becomes_pending_in_silence(assembled, monkeypatch):
     assert all(path.read_bytes() != before[path] for path in paths if path.suffix == ".csv")
 
 
-def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
+def test_a_difference_stands_where_values_of_single_examples_are_gone(assembled):
     results, plan, archive, _ = assembled
     name, experiments = "patches-check", synthetic.experiments()
     arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
@@ -85,10 +86,46 @@ def test_nothing_is_overwritten_where_large_files_are_missing(assembled):
     (evaluation,) = {
         e for cell in plan.cells[name] if cell.row == "gaussian" and cell.column == "test" for e in cell.evaluations[:1]
     }
-    blob = archive.blob(archive.evaluation(plan.evaluations[evaluation].run, evaluation), "per_example")
-    blob.rename(blob.with_suffix(".away"))
-    with pytest.raises(UserError, match=r"1 file \(such as .*dgmbench restore --budget demo.*--anyway"):
-        assemble(*arguments)
+    record = archive.evaluation(plan.evaluations[evaluation].run, evaluation)
+    archive.blob(record, "per_example").unlink()
+    assert assemble(*arguments) == paths
     assert {path: path.read_bytes() for path in paths} == before
+    # The same evaluation made again on a machine that rounds in another way, and then one that is another number.
+    small = results / "demo" / "runs" / plan.evaluations[evaluation].run / f"{evaluation}.json"
+    table = next(path for path in paths if path.name == f"{name}-paired.csv")
+    for moved, stands in ((1e-10, True), (1.0, False)):
+        other = {**record, "numbers": [{**record["numbers"][0], "value": record["numbers"][0]["value"] + moved}]}
+        files.write_json(small, other)
+        assemble(*arguments)
+        assert (table.read_bytes() == before[table]) == stands
+    assert "is not on this machine" in table.read_text()
+    files.write_json(small, record)
     assert assemble(*arguments, anyway=True) == paths
-    assert {path.name for path in paths if path.read_bytes() != before[path]} == {f"{name}-paired.csv"}
+    assert {path.name for path in paths if path.read_bytes() != before[path]} == {table.name}
+
+
+def test_what_training_took(assembled):
+    results, plan, _, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    row = "gmm components=4"
+    (evaluations,) = [cell.evaluations for cell in plan.cells[name] if (cell.row, cell.column) == (row, "test")]
+    run = plan.evaluations[evaluations[1]].run
+    folder = results / "demo" / "runs" / run
+    manifest = files.read_json(folder / "manifest.json")
+    manifest["measured"] = {**manifest["measured"], "seconds": 22.5, "processes": 4, "peak_memory_mb": 400.0}
+    files.write_json(folder / "manifest.json", manifest)
+    (folder / "history.csv").write_text("step,exchanged_share\n1,0.25\n2,0.5\n")
+    assemble(name, synthetic.params(), experiments, results, results.parent / "data")
+    path = results / "demo" / "tables" / f"{name}-training.csv"
+    lines = {line["row"]: line for line in training_cost.read(path)}
+    took = lines[row]
+    assert (took["n_seeds"], took["steps"], took["processes"], took["threads"]) == (2, 2000, 4, 1)
+    assert (took["seconds"], took["seconds_per_step"]) == (17.5, 17.5 / 2000)
+    assert took["seconds_sd"] == pytest.approx(10 / math.sqrt(2))
+    assert (took["exchanged_share"], took["peak_memory_mb"]) == (0.375, 400.0)
+    assert lines["gaussian"]["exchanged_share"] is None
+    # A row that repeats another one's runs was not trained.
+    assert "gmm-best" not in lines
+    text = (results / "demo" / "tables" / f"{name}.md").read_text()
+    assert "**What training took**" in text
+    assert "| 4 x 1 | 0.375 |" in text

@@ -18,24 +18,32 @@ from dgmbench.training.distributed import Group
 SCRIPT = Path(__file__).parent / "distributed_training.py"
 
 
-def in_processes(size: int, case: str, folder: Path) -> list[tuple[dict, list]]:
-    """What every process ends with, started by torchrun."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-    subprocess.run([*launch, SCRIPT, case, folder], check=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    found = []
-    for rank in range(size):
-        said = json.loads((folder / f"{rank}.json").read_text())
-        assert said["size"] == size
-        found.append((load_file(folder / f"{rank}.safetensors"), said["history"]))
+@pytest.fixture(scope="module")
+def in_processes(tmp_path_factory):
+    """What every process ends with, by case and how many there are; all cases in one start of torchrun."""
+    folders: dict[int, Path] = {}
+
+    def found(case: str, size: int) -> list[tuple[dict, list]]:
+        if size not in folders:
+            folders[size] = tmp_path_factory.mktemp(f"of-{size}")
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+            alone = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run([*launch, SCRIPT, folders[size]], check=True, timeout=300, env=alone)
+        ends = []
+        for name in (f"{case}-{rank}" for rank in range(size)):
+            said = json.loads((folders[size] / f"{name}.json").read_text())
+            assert said["size"] == size
+            ends.append((load_file(folders[size] / f"{name}.safetensors"), said["history"]))
+        return ends
+
     return found
 
 
-@pytest.mark.parametrize(
-    ("case", "size"), [*((case, 2) for case in CASES), ("gmm", 4), ("gmm-minibatch", 4), ("deep-heuristic", 4)]
-)
-def test_several_processes_give_the_parameters_of_one(case, size, tmp_path):
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_several_processes_give_the_parameters_of_one(case, size, in_processes):
     alone, history = fit(case)
-    for state, their_history in in_processes(size, case, tmp_path):
+    for state, their_history in in_processes(case, size):
         for name, value in alone.items():
             np.testing.assert_allclose(state[name].numpy(), value.numpy(), rtol=1e-5, atol=1e-5)
         for mine, theirs in zip(history, their_history, strict=True):
@@ -46,10 +54,11 @@ def test_several_processes_give_the_parameters_of_one(case, size, tmp_path):
     assert all("exchanged_share" not in row for row in history)
 
 
-def test_the_bytes_counted_are_the_statistics_nodes_and_tallies(tmp_path):
-    _, history = in_processes(2, "deep-hard", tmp_path)[0]
-    nodes, paths, size = 4 + 2 + 2, 16, (D + 1) ** 2
-    bytes_of_float64 = 8 * (paths * size + nodes * size + 2 + 1)  # moments, nodes, two tallies, evaluations
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_bytes_counted_are_the_statistics_nodes_and_tallies(size, in_processes):
+    _, history = in_processes("deep-hard", size)[0]
+    nodes, paths, entries = 4 + 2 + 2, 16, (D + 1) ** 2
+    bytes_of_float64 = 8 * (paths * entries + nodes * entries + 2 + 1)  # moments, nodes, two tallies, evaluations
     assert history[0]["exchanged_share"] == pytest.approx(bytes_of_float64 / (N * D * 8))
 
 

@@ -13,13 +13,14 @@ import pytest
 import synthetic_results as synthetic
 from matplotlib.text import Text
 
+from dgmbench.assemble.earlier import Earlier
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars, patch_likelihood, samples, training
 from dgmbench.assemble.figures.base import FORMATS, nothing_to_show, save, style
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.figures.registry import figure, figure_modules
-from dgmbench.assemble.outcomes import Archive
+from dgmbench.assemble.outcomes import Archive, NotHere
 from dgmbench.errors import UserError
 from dgmbench.estimators.registry import estimator_modules
 from dgmbench.runs import make_plan
@@ -218,7 +219,8 @@ def test_a_figure_without_numbers_says_so(figure_data, module):
     ],
 )
 def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name):
-    written = draw_all(figure_data[experiment], FigurePlan(name=name), tmp_path, experiment)
+    written, drawn_from = draw_all(figure_data[experiment], FigurePlan(name=name), tmp_path, experiment)
+    assert {suffix: picture["kept"] for suffix, picture in drawn_from.items()} == {"": "", "-samples": ""}
     expected = [f"{experiment}{part}.{end}" for part in ("", "-samples", "-training") for end in FORMATS]
     assert [path.name for path in written] == expected
     starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
@@ -231,6 +233,30 @@ def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name)
         else:
             assert content.startswith(starts[path.suffix])
             assert len(content) > 4000
+
+
+def test_a_picture_stands_where_what_it_is_drawn_from_is_gone(figure_data, tmp_path):
+    data, plan = figure_data["patches-check"], FigurePlan(name="patch_likelihood")
+    row = next(iter(data.samples))
+    wanted = {f"{place:012x}": name for place, name in enumerate(data.samples)}
+    whole = replace(data, sources={"": {}, "-samples": wanted})
+    written, drawn_from = draw_all(whole, plan, tmp_path, "e")
+    assert drawn_from["-samples"]["evaluations"] == sorted(wanted)
+    before = {path: path.read_bytes() for path in written}
+    some = {name: array for name, array in data.samples.items() if name != row}
+    gone = replace(whole, samples=some, missing={row: NotHere("gone")}, title="another")
+    missed = next(identity for identity, name in wanted.items() if name != row)
+    earlier = Earlier(pictures={"-samples": [i for i in wanted if i != missed]})
+    assert draw_all(gone, plan, tmp_path, "e", earlier)[0] == written
+    assert all(path.read_bytes() == content for path, content in before.items() if "-samples" in path.name)
+    kept = draw_all(gone, plan, tmp_path, "e", earlier)[1]["-samples"]
+    assert kept["evaluations"] == earlier.pictures["-samples"]
+    label = data.labels[wanted[missed]]
+    assert "1 of the files" in kept["kept"]
+    assert kept["kept"].endswith(f"Computed since, and not in it: {label}.")
+    # Neither where nothing stands, nor where the reason is another one.
+    for other, standing in ((gone, Earlier()), (replace(gone, missing={row: "pending: no run"}), earlier)):
+        assert draw_all(other, plan, tmp_path / "new", "e", standing)[1]["-samples"]["kept"] == ""
 
 
 def test_equal_figures_give_equal_bytes(figure_data, tmp_path):

@@ -8,12 +8,13 @@ import pytest
 import synthetic_results as synthetic
 from scipy import stats
 
+from dgmbench.assemble.earlier import MAIN
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import density_plane, layers_components, path_search
 from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
 from dgmbench.assemble.figures.collecting import gather
-from dgmbench.assemble.outcomes import Archive
+from dgmbench.assemble.outcomes import Archive, NotHere
 from dgmbench.estimators.base import Metric
 from dgmbench.runs import make_plan
 from dgmbench.schemas import Experiment
@@ -306,7 +307,7 @@ def test_arrays_beside_numbers_are_gathered_and_missing_ones_named(tmp_path, mon
     assert missing["bare"] == "the estimator wrote no arrays"
     assert missing["untrained"].startswith("pending: ")
     assert not data.samples
-    assert archive.absent
-    without = Archive(results / synthetic.BUDGET, tmp_path / "data")
-    data = gather(entries, plan, without, "t", labels_of(entries), "likelihood_bars")
-    assert (data.arrays, data.missing_arrays, without.absent) == ({}, {}, [])
+    assert [row for row, why in missing.items() if isinstance(why, NotHere)] == ["away"]
+    assert sorted(data.sources[MAIN].values()) == ["away", "bare", "near"]
+    data = gather(entries, plan, archive, "t", labels_of(entries), "likelihood_bars")
+    assert (data.arrays, data.missing_arrays, data.sources[MAIN]) == ({}, {}, {})

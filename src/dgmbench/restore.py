@@ -34,8 +34,8 @@ _CONSEQUENCES = {
     "the same to the byte",
     "models": "those runs keep their numbers, but cannot be evaluated anew until their models are pulled or the runs "
     "trained again (remove their manifest.json)",
-    "per-example values and arrays": "those numbers, paired comparisons and pictures stand, but `dgmbench assemble` "
-    "refuses to make them anew until the files are pulled or the evaluations made again (remove their .json)",
+    "per-example values and arrays": "those numbers, paired comparisons and pictures stand as they are until the files "
+    "are pulled or the evaluations made again (remove their .json)",
 }
 
 

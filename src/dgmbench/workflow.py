@@ -25,7 +25,7 @@ LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
 FIGURES = ("", "-samples", "-training")
 FIGURE_FORMATS = ("svg", "png", "pdf")
-TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv")
+TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv", "-training.csv")
 
 
 class Workflow:

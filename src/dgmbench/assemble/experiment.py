@@ -1,19 +1,19 @@
 """Assemble one experiment: its tidy and human tables, figures, paired comparison and provenance."""
 
 from pathlib import Path
-from typing import Any
 
-from dgmbench.assemble import paired
+from dgmbench.assemble import paired, training_cost
+from dgmbench.assemble.earlier import Earlier, read_earlier
 from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record, records, to_csv
 from dgmbench.assemble.order import order_cells, order_records
-from dgmbench.assemble.outcomes import PENDING, Archive
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
-from dgmbench.assemble.tables_text import latex, markdown
+from dgmbench.assemble.tables_text import latex, markdown, markdown_of_training
 from dgmbench.errors import UserError, nearest
-from dgmbench.files import read_json, write_json, write_text
+from dgmbench.files import write_json, write_text
 from dgmbench.layout import Layout
 from dgmbench.params import Params
 from dgmbench.runs import Plan, make_plan
@@ -31,14 +31,14 @@ def assemble(
 ) -> list[Path]:
     """Write tables, figures and provenance of one experiment below results/<budget>/; return their paths.
 
-    What has not been computed yet, or failed, is a cell with a status and a reason. Nothing is written that would say
-    less than what stands there, unless `anyway` is set: where a number of the tables was made by earlier code or
-    settings and has not been made again, and where large files were computed that are not on this machine, as in a
-    clone into which none was pulled: figures and paired differences are made from them. With `only_begun` nothing is
+    What has not been computed yet, or failed, is a cell with a status and a reason. Where large files were computed
+    that are not on this machine, as in a clone into which none was pulled, pictures and paired differences stand as
+    they were made from them (`earlier`). Nothing is written where a number of the tables was made by earlier code or
+    settings and has not been made again. With `anyway` nothing of what stands counts. With `only_begun` nothing is
     written, and [] returned, where nothing of the experiment has been computed.
 
     Raises:
-        UserError: no such experiment, a published number, a figure or a selection that cannot be found, or something
+        UserError: no such experiment, a published number, a figure or a selection that cannot be found, or numbers
             that would be lost.
     """
     if experiment_name not in experiments:
@@ -63,29 +63,29 @@ def assemble_plan(
     results = results_root / plan.budget
     archive = Archive(results, data_root)
     entries = build_entries(plan, name, experiment, archive, results_root / "published")
-    lost = [] if anyway else _lost(results / "provenance" / f"{name}.json", entries)
-    if lost:
+    earlier = Earlier() if anyway else read_earlier(results, name)
+    if lost := earlier.lost(entries):
         raise UserError(_not_made_again(name, plan.budget, lost))
     labels = labels_of(entries)
     rows = [*records(entries), *order_records(entries, experiment.orders)]
     human = view(rows, labels, experiment.title, caption(experiment, plan.budget))
     differences: list[Record] = []
     if experiment.paired_with is not None and experiment.paired_by is not None:
-        differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive)
+        differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive, earlier)
     drawn_from = gather(entries, plan, archive, experiment.title, labels, experiment.figure.name)
-    if archive.absent and not anyway:
-        raise UserError(_absent(name, plan.budget, archive.absent))
+    training = training_cost.training_records(entries, archive)
     texts = {
         f"{name}.csv": to_csv(rows),
-        f"{name}.md": markdown(human),
+        f"{name}.md": markdown(human) + markdown_of_training(training_cost.printed(training, labels)),
         f"{name}.tex": latex(human),
         # Headings alone where nothing is compared: the rules declare the file for every experiment.
         f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),
+        f"{name}{training_cost.SUFFIX}.csv": to_csv(training, training_cost.COLUMNS),
     }
-    written = draw_all(drawn_from, experiment.figure, results / "figures", name)
+    written, pictures = draw_all(drawn_from, experiment.figure, results / "figures", name, earlier)
     written.append(results / "provenance" / f"{name}.json")
     cells = order_cells(entries, experiment.orders)
-    write_json(written[-1], provenance(entries, plan, name, experiment, archive, cells))
+    write_json(written[-1], provenance(entries, plan, name, experiment, archive, pictures, cells))
     # Last: an experiment that has tables counts as assembled, and the page then asks for all that goes with them.
     for file, text in texts.items():
         written.append(results / "tables" / file)
@@ -93,32 +93,11 @@ def assemble_plan(
     return written
 
 
-def _absent(name: str, budget: str, absent: list[Path]) -> str:
-    return (
-        f"{name}: {_some(absent, 'file')} that its figures and paired differences are made from are not on this "
-        f"machine, so nothing was written: `dgmbench restore --budget {budget}` pulls them where a DVC remote has "
-        f"them; or remove the .json of their evaluations below results/{budget}/runs, and `snakemake` makes them "
-        f"again; or add --anyway to `dgmbench assemble {name}`, and what is made from them says that they are missing."
-    )
-
-
-def _some(found: list[Any], what: str, where: str = "") -> str:
-    """`2 files (such as a.npz)`"""
-    return f"{len(found)} {what}{'s' if len(found) > 1 else ''}{where} (such as {found[0]})"
-
-
-def _lost(path: Path, entries: list[Entry]) -> list[str]:
-    """Cells that have a number where the experiment was assembled before, and would be pending now."""
-    shown = read_json(path)["cells"] if path.is_file() else {}
-    pending = (entry.key for entry in entries if entry.status == PENDING)
-    return [key for key in pending if shown.get(key, {}).get("obtained") is not None]
-
-
 def _not_made_again(name: str, budget: str, lost: list[str]) -> str:
     return (
-        f"{name}: {_some(lost, 'number', ' of its tables')} would be lost, because code or settings "
-        "have changed since and nothing has been computed again, so nothing was written: `snakemake --cores all "
-        f"--config budget={budget} 'experiments=[{name}]'` makes them; or add --anyway to "
+        f"{name}: {len(lost)} number{'s' if len(lost) > 1 else ''} of its tables (such as {lost[0]}) would be lost, "
+        "because code or settings have changed since and nothing has been computed again, so nothing was written: "
+        f"`snakemake --cores all --config budget={budget} 'experiments=[{name}]'` makes them; or add --anyway to "
         f"`dgmbench assemble {name}`, and they are pending."
     )
 

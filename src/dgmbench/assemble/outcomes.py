@@ -26,15 +26,15 @@ class Outcome:
         return self.number.get("value")
 
 
-class Archive:
-    """The files that training and evaluation left for one budget, each read once.
+class NotHere(str):
+    """Why something that an evaluation wrote cannot be read: its large file is not on this machine."""
 
-    `absent` are the large files that were asked for, that a file of an evaluation declares, and that are not here.
-    """
+
+class Archive:
+    """The files that training and evaluation left for one budget, each read once."""
 
     def __init__(self, results: Path, data_root: Path):
         self.results, self.data_root = results, data_root
-        self.absent: list[Path] = []
         self._json: dict[Path, dict[str, Any] | None] = {}
 
     def manifest(self, run: str) -> dict[str, Any] | None:
@@ -55,10 +55,7 @@ class Archive:
         if not entry:
             return None
         path = Path(entry["path"])
-        path = self.data_root.joinpath(*path.parts[1:]) if path.parts[0] == "data" else path
-        if not path.is_file() and path not in self.absent:
-            self.absent.append(path)
-        return path
+        return self.data_root.joinpath(*path.parts[1:]) if path.parts[0] == "data" else path
 
     def outcome(self, run: str, evaluation: str, metric: str) -> Outcome:
         """The number of one seed, or its status with a reason. A file that is not there yet is `pending`."""

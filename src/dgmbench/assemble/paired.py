@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dgmbench.assemble.earlier import Earlier
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.ledger import Record
-from dgmbench.assemble.outcomes import DONE, Archive
+from dgmbench.assemble.outcomes import DONE, Archive, NotHere
 from dgmbench.uncertainty import bootstrap_means, group_sums
 
 COLUMNS = (
@@ -61,10 +62,13 @@ def paired_difference(values: np.ndarray, reference: np.ndarray, groups: np.ndar
     return Difference(mean, float(means.std(ddof=1)), float(low), float(high), len(d), len(sums))
 
 
-def paired_records(entries: Iterable[Entry], reference_row: str, by: str, archive: Archive) -> list[Record]:
+def paired_records(
+    entries: Iterable[Entry], reference_row: str, by: str, archive: Archive, earlier: Earlier | None = None
+) -> list[Record]:
     """One row for each row, column and metric of the evaluation `by`, against the reference row's same cell.
 
-    What cannot be compared keeps its place, with the reason in the row.
+    What cannot be compared keeps its place, with the reason in the row. Where values of single examples are not on this
+    machine, the difference that was computed from them `earlier` stands.
     """
     cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric]
     references = {(e.dataset, e.column, e.metric): e for e in cells if e.row_name == reference_row}
@@ -83,6 +87,8 @@ def paired_records(entries: Iterable[Entry], reference_row: str, by: str, archiv
             record["reason"] = f"the reference row has no {entry.metric} in this column"
         else:
             record |= _compared(entry, reference, archive)
+            if earlier is not None and isinstance(record["reason"], NotHere):
+                record = earlier.difference(entry, reference) or record
         found.append(record)
     return found
 
@@ -91,7 +97,7 @@ def _compared(entry: Entry, reference: Entry, archive: Archive) -> Record:
     ours, theirs = _per_example(entry, archive), _per_example(reference, archive)
     for who, side in ((entry.row, ours), (reference.row, theirs)):
         if isinstance(side, str):
-            return {"reason": f"{who}: {side}"}
+            return {"reason": type(side)(f"{who}: {side}")}
     if not ours.index.equals(theirs.index):
         return {"reason": "the two rows were scored on different examples"}
     groups = ours["group"].to_numpy() if "group" in ours else None
@@ -118,7 +124,7 @@ def _per_example(entry: Entry, archive: Archive) -> pd.DataFrame | str:
         if path is None:
             return "the estimator gives no values of single examples"
         if not path.is_file():
-            return f"{_shown(path)} is not on this machine (dvc pull fetches it)"
+            return NotHere(f"{_shown(path)} is not on this machine (dvc pull fetches it)")
         frame = pd.read_parquet(path)
         if entry.metric not in frame:
             return f"the estimator gives no '{entry.metric}' of single examples"

@@ -22,6 +22,7 @@ def provenance(
     name: str,
     experiment: Experiment,
     archive: Archive,
+    pictures: dict[str, dict[str, Any]] | None = None,
     made_from: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Everything behind one experiment's cells, keyed "row | column | metric".
@@ -29,6 +30,8 @@ def provenance(
     Runs, evaluations and datasets are written once and named by the cells that use them.
 
     Args:
+        pictures: ending of a picture's name -> the evaluations that it is drawn from, and a note where it was drawn
+            before and stands.
         made_from: cells that are made from other cells, which stand under `inputs`.
     """
     entries = list(entries)
@@ -45,6 +48,7 @@ def provenance(
             outcome.evaluation: _evaluation(plan, archive, outcome) for entry in entries for outcome in entry.outcomes
         },
         "datasets": {key: archive.certificate(key) for key in sorted(keys)},
+        "pictures": pictures or {},
     }
 
 

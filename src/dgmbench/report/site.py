@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dgmbench.assemble import ledger
+from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
 from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
@@ -192,6 +192,8 @@ class ExperimentPage:
             if path.is_file():
                 source = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
                 caption = caption or f"{self.experiment.title}. {self.experiment.question}"
+                kept = self.provenance.get("pictures", {}).get(suffix, {}).get("kept")
+                caption = f"{caption} {kept}" if kept else caption
                 found.append(Picture(source, f"{caption} {self._alternative(suffix)}", caption))
         return found
 
@@ -215,6 +217,12 @@ class ExperimentPage:
             for name in ("difference", "se", "low", "high"):
                 row[name] = float(row[name]) if row[name] else None
         return rows
+
+    @cached_property
+    def training(self) -> list[dict[str, str]]:
+        """What training took, heading -> text; [] where tables were assembled before this was among them."""
+        path = self.results / "tables" / f"{self.name}{training_cost.SUFFIX}.csv"
+        return training_cost.printed(training_cost.read(path), self.labels) if path.is_file() else []
 
     def is_turned(self, section: Section) -> bool:
         """Whether the section's columns are the experiment's rows."""

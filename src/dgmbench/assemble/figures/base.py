@@ -80,6 +80,7 @@ class FigureData:
         arrays: estimator that gives numbers too, of those that the main figure draws arrays of -> row -> name -> array,
             of the row's first seed and the estimator's first column.
         missing_arrays: estimator -> row -> why there are none of its arrays here.
+        sources: ending of the main picture's and the samples' name -> evaluation -> row, of all arrays that it draws.
     """
 
     title: str
@@ -91,6 +92,7 @@ class FigureData:
     labels: dict[str, str]
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
     missing_arrays: dict[str, dict[str, str]] = field(default_factory=dict)
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -135,6 +137,8 @@ def style() -> Iterator[None]:
         "svg.fonttype": "path",
         "pdf.fonttype": 42,
         "image.cmap": "gray",
+        # Embedded in SVG and PDF as they are, not enlarged to the picture's resolution.
+        "image.interpolation": "none",
     }
     with matplotlib.rc_context(settings):
         yield
@@ -154,14 +158,31 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     figure.set_dpi(DPI)
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
+    options = {
+        "svg": {"metadata": {"Date": None}},
+        "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 0}},
+        "pdf": {"metadata": {"CreationDate": None}},
+    }
     paths = []
     for extension in FORMATS:
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=extension, metadata=metadata[extension], dpi=DPI)
+        figure.savefig(buffer, format=extension, dpi=DPI, **options[extension])
+        if extension == "png":
+            buffer = _with_palette(buffer)
         paths.append(folder / f"{name}.{extension}")
         write_bytes(paths[-1], buffer.getvalue())
     return paths
+
+
+def _with_palette(png: io.BytesIO) -> io.BytesIO:
+    """The picture in at most 256 colours, a third of the bytes: figures are committed."""
+    from PIL import Image
+
+    # Without dithering: an area of one colour stays one.
+    few = Image.open(png).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", dpi=(DPI, DPI))
+    return buffer
 
 
 def nothing_to_show(reason: str) -> "Figure":

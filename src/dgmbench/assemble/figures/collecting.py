@@ -2,36 +2,64 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dgmbench.assemble.earlier import MAIN, SAMPLES, Earlier, kept_note
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.figures import samples, training
-from dgmbench.assemble.figures.base import FigureData, save, style
+from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
 from dgmbench.assemble.figures.registry import figure
 from dgmbench.assemble.ledger import COLUMNS, records
-from dgmbench.assemble.outcomes import DONE, Archive
+from dgmbench.assemble.outcomes import DONE, Archive, NotHere, Outcome
 from dgmbench.config import checked
 from dgmbench.data import catalogue
 from dgmbench.runs import PICTURE, Plan
 from dgmbench.schemas import FigurePlan
 
+TRAINING = "-training"
 
-def draw_all(data: FigureData, plan: FigurePlan, folder: Path, experiment: str) -> list[Path]:
+
+def draw_all(
+    data: FigureData, plan: FigurePlan, folder: Path, experiment: str, earlier: Earlier | None = None
+) -> tuple[list[Path], dict[str, dict[str, Any]]]:
     """Write the main figure, the samples and the training curves, each as SVG, PNG and PDF.
+
+    A picture of arrays that are not all on this machine stands as it was drawn `earlier`.
+
+    Returns:
+        the paths of all three; and of the first two the evaluations that they are drawn from, with a note of what a
+        picture that stands does not show.
 
     Raises:
         UserError: there is no such figure, or it has no such option.
     """
     main = figure(plan.name)
     options = checked(main.Options, plan.options, f"experiment {experiment}, figure.options")
-    written = []
+    drawing = {
+        MAIN: lambda: main.draw(data, options),
+        SAMPLES: lambda: samples.draw(data, samples.Options()),
+        TRAINING: lambda: training.draw(data, training.Options()),
+    }
+    written, drawn_from = [], {}
+    absent = {
+        MAIN: [why for rows in data.missing_arrays.values() for why in rows.values()],
+        SAMPLES: list(data.missing.values()),
+    }
     with style():
-        written += save(main.draw(data, options), folder, experiment)
-        written += save(samples.draw(data, samples.Options()), folder, f"{experiment}-samples")
-        written += save(training.draw(data, training.Options()), folder, f"{experiment}-training")
-    return written
+        for suffix, draw in drawing.items():
+            count, wanted = sum(isinstance(w, NotHere) for w in absent.get(suffix, ())), data.sources.get(suffix, {})
+            if count and earlier is not None and suffix in earlier.pictures:
+                ids = earlier.pictures[suffix]
+                written += [folder / f"{experiment}{suffix}.{ending}" for ending in FORMATS]
+                drawn_from[suffix] = {"evaluations": ids, "kept": kept_note(count, ids, wanted, data.labels)}
+                continue
+            written += save(draw(), folder, f"{experiment}{suffix}")
+            if suffix in absent:
+                drawn_from[suffix] = {"evaluations": sorted(wanted), "kept": ""}
+    return written, drawn_from
 
 
 def gather(
@@ -50,20 +78,36 @@ def gather(
     found: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    sources: dict[str, dict[str, str]] = {MAIN: {}, SAMPLES: {}}
     for entry in entries:
         if entry.metric != PICTURE or not entry.outcomes or entry.selected:
             continue
         array = _samples(entry, archive)
+        sources[SAMPLES] |= _source(entry)
         if isinstance(array, str):
             missing[entry.row] = array
         else:
             found[entry.row] = array
             shapes[entry.row] = _shape(plan.runs[entry.outcomes[0].run].dataset_key, plan, archive)
     drawn = figure(main).Options.arrays_of
-    arrays, missing_arrays = _arrays_of_numbers([e for e in entries if e.estimator in drawn], archive)
-    histories = _histories(entries, archive)
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.metric != PICTURE and entry.outcomes and not entry.selected and entry.estimator in drawn:
+            first.setdefault((entry.estimator, entry.row), entry)
+    for entry in first.values():
+        sources[MAIN] |= _source(entry)
+    arrays, missing_arrays = _arrays_of_numbers(first, archive)
     return FigureData(
-        title, _frame(entries), histories, found, shapes, missing, labels, arrays=arrays, missing_arrays=missing_arrays
+        title,
+        _frame(entries),
+        _histories(entries, archive),
+        found,
+        shapes,
+        missing,
+        labels,
+        arrays=arrays,
+        missing_arrays=missing_arrays,
+        sources=sources,
     )
 
 
@@ -89,15 +133,11 @@ def _histories(entries: list[Entry], archive: Archive) -> dict[str, list[pd.Data
 
 
 def _arrays_of_numbers(
-    entries: list[Entry], archive: Archive
+    first: dict[tuple[str, str], Entry], archive: Archive
 ) -> tuple[dict[str, dict[str, dict[str, np.ndarray]]], dict[str, dict[str, str]]]:
     """Estimator -> row -> the arrays that it wrote beside its numbers, or why they are not here."""
     found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     missing: dict[str, dict[str, str]] = {}
-    first: dict[tuple[str, str], Entry] = {}
-    for entry in entries:
-        if entry.metric != PICTURE and entry.outcomes and not entry.selected:
-            first.setdefault((entry.estimator, entry.row), entry)
     for (estimator, row), entry in first.items():
         arrays = _arrays(entry, archive, "arrays")
         if isinstance(arrays, str):
@@ -113,16 +153,26 @@ def _samples(entry: Entry, archive: Archive) -> np.ndarray | str:
     return arrays if isinstance(arrays, str) else arrays.get("samples", "the estimator wrote no samples")
 
 
+def _first(entry: Entry) -> Outcome | None:
+    return next((outcome for outcome in entry.outcomes if outcome.status == DONE), None)
+
+
+def _source(entry: Entry) -> dict[str, str]:
+    """Evaluation -> row of the arrays that a picture draws of a cell; nothing where no seed has come out."""
+    first = _first(entry)
+    return {} if first is None else {first.evaluation: entry.row}
+
+
 def _arrays(entry: Entry, archive: Archive, what: str) -> dict[str, np.ndarray] | str:
     """The arrays of the first seed that came out, or why there are none; `what` is the word for them there."""
-    first = next((outcome for outcome in entry.outcomes if outcome.status == DONE), None)
+    first = _first(entry)
     if first is None:
         return f"{entry.status}: {entry.reason}"
     path = archive.blob(archive.evaluation(first.run, first.evaluation), "arrays")
     if path is None:
         return f"the estimator wrote no {what}"
     if not path.is_file():
-        return f"the {what} are not on this machine (dvc pull fetches them)"
+        return NotHere(f"the {what} are not on this machine (dvc pull fetches them)")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays}
 

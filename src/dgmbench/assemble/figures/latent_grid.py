@@ -71,9 +71,9 @@ def _grid(axes: "Axes", arrays: dict[str, np.ndarray], shape: tuple[int, ...] | 
     axes.set_ylabel("second latent variable")
     if images is None:
         # Vectors are no pictures: their first value stands for them.
-        axes.imshow(pictures[:, 0].reshape(side, side), extent=extent, interpolation="nearest")
+        axes.imshow(pictures[:, 0].reshape(side, side), extent=extent)
         return
-    axes.imshow(mosaic(images, side, contrast), extent=extent, interpolation="nearest", vmin=0, vmax=1)
+    axes.imshow(mosaic(images, side, contrast), extent=extent, vmin=0, vmax=1)
 
 
 def _means(axes: "Axes", arrays: dict[str, np.ndarray]) -> None:

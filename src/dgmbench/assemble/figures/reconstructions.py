@@ -69,6 +69,6 @@ def _pictures(axes: "Axes", values: np.ndarray, shape: tuple[int, ...] | None, s
     values = values[: side * side]
     pictures, contrast = as_pictures(values, shape)
     if pictures is None:
-        axes.imshow(values, aspect="auto", interpolation="nearest")
+        axes.imshow(values, aspect="auto")
         return
-    axes.imshow(mosaic(pictures, side, contrast or fields), interpolation="nearest", vmin=0, vmax=1)
+    axes.imshow(mosaic(pictures, side, contrast or fields), vmin=0, vmax=1)

@@ -61,10 +61,10 @@ def _panel(axes: "Axes", samples: np.ndarray, shape: tuple[int, ...], side: int)
     axes.axis("off")
     pictures, contrast = as_pictures(samples[: side * side], shape)
     if pictures is None:
-        axes.imshow(samples[: side * side], aspect="auto", interpolation="nearest")
+        axes.imshow(samples[: side * side], aspect="auto")
         return
     # "none": SVG and PDF hold the picture's own pixels, and the viewer enlarges them without smoothing.
-    axes.imshow(mosaic(pictures, side, contrast), interpolation="none", vmin=0, vmax=1)
+    axes.imshow(mosaic(pictures, side, contrast), vmin=0, vmax=1)
 
 
 def as_pictures(samples: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray | None, bool]:

@@ -1,0 +1,107 @@
+"""What training took: a line for each row of a table, read from its runs' manifests and histories.
+
+    seconds = mean over the seeds of the wall-clock seconds of training, with the standard deviation over them
+    seconds_per_step = seconds / steps, a step being what the model's training counts: an EM iteration, an update
+    exchanged_share = mean over steps of the bytes that a process puts into collective operations over those of the
+                      training data, where several processes train together
+
+These are readings of a clock and of one machine, and of whatever else it did meanwhile: no estimator's measurement, for
+which the tables of cost are. Data are loaded, parameters are started and checkpoints are written within them.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dgmbench.assemble.entries import Entry
+from dgmbench.assemble.ledger import Record
+from dgmbench.assemble.outcomes import DONE, Archive
+from dgmbench.format import duration, number
+
+COLUMNS = (
+    *("experiment", "dataset", "row", "model", "n_seeds", "parameters", "steps"),
+    *("seconds", "seconds_sd", "seconds_per_step", "peak_memory_mb"),
+    *("processes", "threads", "exchanged_share", "device", "machine", "commit"),
+)
+SUFFIX = "-training"
+
+
+def training_records(entries: Iterable[Entry], archive: Archive) -> list[Record]:
+    """A line for each row that has runs of its own of which one is trained, in the tables' order."""
+    runs: dict[str, dict[str, None]] = {}
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if not entry.selected:
+            first.setdefault(entry.row, entry)
+            runs.setdefault(entry.row, {}).update(dict.fromkeys(outcome.run for outcome in entry.outcomes))
+    found = []
+    for row, ids in runs.items():
+        manifests = {run: manifest for run in ids if (manifest := archive.manifest(run)) and manifest["status"] == DONE}
+        if manifests:
+            named = {name: getattr(first[row], name) for name in ("experiment", "dataset", "row", "model")}
+            found.append(named | _measured(manifests, archive))
+    return found
+
+
+def read(path: Path) -> list[Record]:
+    """The lines of a table that was written."""
+    return pd.read_csv(path).astype(object).where(lambda frame: frame.notna(), None).to_dict("records")
+
+
+def printed(lines: Iterable[Record], labels: dict[str, str]) -> list[dict[str, str]]:
+    """Heading -> text, of each line, as tables show it to a person; the share exchanged where any row has one."""
+    lines = list(lines)
+    shared = any(line["exchanged_share"] is not None for line in lines)
+    found = []
+    for line in lines:
+        sd = line["seconds_sd"]
+        shown = {
+            "row": labels.get(line["row"], line["row"]),
+            "seeds": str(line["n_seeds"]),
+            "parameters": f"{line['parameters']:,}",
+            "steps": f"{line['steps']:,}",
+            "time": duration(line["seconds"]) + (f" (sd {duration(sd)})" if sd is not None else ""),
+            "seconds a step": number(line["seconds_per_step"]),
+            "peak memory [MB]": f"{line['peak_memory_mb']:,.0f}",
+            "processes x threads": f"{line['processes']} x {line['threads']}",
+        }
+        if shared:
+            shown["exchanged / data, a step"] = number(line["exchanged_share"])
+        found.append(shown | {"machine": f"{line['machine']}, {line['device']}"})
+    return found
+
+
+def _measured(manifests: dict[str, dict[str, Any]], archive: Archive) -> Record:
+    measured = [manifest["measured"] for manifest in manifests.values()]
+    seconds = [m["seconds"] for m in measured]
+    steps = max(manifest.get("steps") or 0 for manifest in manifests.values())
+    shares = [share for run in manifests if (share := _exchanged(run, archive)) is not None]
+    return {
+        "n_seeds": len(manifests),
+        "parameters": max(manifest.get("parameters") or 0 for manifest in manifests.values()),
+        "steps": steps,
+        "seconds": float(np.mean(seconds)),
+        "seconds_sd": float(np.std(seconds, ddof=1)) if len(seconds) > 1 else None,
+        "seconds_per_step": float(np.mean(seconds)) / steps if steps else None,
+        "peak_memory_mb": max(m["peak_memory_mb"] for m in measured),
+        "processes": max(m.get("processes") or 1 for m in measured),
+        "threads": max(m["threads"] for m in measured),
+        "exchanged_share": float(np.mean(shares)) if shares else None,
+        **{name: _all(m.get(name) for m in measured) for name in ("device", "commit")},
+        "machine": _all((m.get("machine") or {}).get("processor") for m in measured),
+    }
+
+
+def _exchanged(run: str, archive: Archive) -> float | None:
+    path = archive.history_path(run)
+    if not path.is_file() or path.stat().st_size <= 1:
+        return None
+    history = pd.read_csv(path)
+    return float(history["exchanged_share"].mean()) if "exchanged_share" in history else None
+
+
+def _all(values: Iterable[Any]) -> str:
+    return "; ".join(sorted({str(value) for value in values if value}))
