@@ -171,8 +171,8 @@ def assemble(
     """Make the tables, figures and provenance of an experiment from the numbers that are there.
 
     Refuses, and writes nothing, where numbers would be lost that the present tables show. What was made from large
-    files that are not on this machine stands: see `restore`. With --all, an experiment that cannot be assembled keeps its
-    earlier tables and costs no other (the status is then 2), and one of which nothing was computed is left out.
+    files that are not on this machine stands: see `restore`. With --all, an experiment that cannot be assembled keeps
+    its earlier tables and costs no other (the status is then 2), and one of which nothing was computed is left out.
     """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments
