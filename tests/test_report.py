@@ -100,9 +100,9 @@ def test_page_says_what_training_took_and_what_a_picture_does_not_show(built, mo
     results, _, page = built
     text = " ".join(" ".join(page.text).split())
     assert text.count("What training took") == 2
-    assert "12 s" in text
+    assert re.search(r"1[23] s", text)
     assert "A processor, cpu" in text
-    assert "stands" not in text
+    assert "It stands" not in text
     there = tmp_path / "results"
     shutil.copytree(results, there)
     path = there / "demo" / "provenance" / "patches-check.json"
