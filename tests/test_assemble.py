@@ -1,5 +1,6 @@
 """What `assemble` refuses to lose, and what says that it was made by earlier code or settings."""
 
+import csv
 import math
 import re
 from dataclasses import asdict, replace
@@ -9,8 +10,10 @@ import pytest
 import synthetic_results as synthetic
 
 from dgmbench import files, runs
+from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.experiment import assemble
+from dgmbench.assemble.figures import collecting
 from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.errors import UserError
 
@@ -93,15 +96,77 @@ def test_a_difference_stands_where_values_of_single_examples_are_gone(assembled)
     # The same evaluation made again on a machine that rounds in another way, and then one that is another number.
     small = results / "demo" / "runs" / plan.evaluations[evaluation].run / f"{evaluation}.json"
     table = next(path for path in paths if path.name == f"{name}-paired.csv")
-    for moved, stands in ((1e-10, True), (1.0, False)):
-        other = {**record, "numbers": [{**record["numbers"][0], "value": record["numbers"][0]["value"] + moved}]}
-        files.write_json(small, other)
+    line = next(li for li in csv.DictReader(before[table].decode().splitlines()) if li["row"] == "gmm components=4")
+    value, se = record["numbers"][0]["value"], float(line["se"])
+    assert se > 1e-3
+    for moved, stands in ((0.05 * se, True), (0.2 * se, False)):
+        files.write_json(small, {**record, "numbers": [{**record["numbers"][0], "value": value + moved}]})
         assemble(*arguments)
-        assert (table.read_bytes() == before[table]) == stands
-    assert "is not on this machine" in table.read_text()
+        found = {li["row"]: li for li in csv.DictReader(table.read_text().splitlines())}["gmm components=4"]
+        assert (found["difference"] == line["difference"]) == stands
+        assert ("is not on this machine" in found["reason"]) != stands
+        table.write_bytes(before[table])
     files.write_json(small, record)
     assert assemble(*arguments, anyway=True) == paths
     assert {path.name for path in paths if path.read_bytes() != before[path]} == {table.name}
+
+
+@pytest.mark.parametrize("changed", ["evaluation", "n_seeds", "name"])
+def test_a_difference_is_of_its_evaluations_and_not_of_its_rows_names(assembled, changed):
+    results, _, _, _ = assembled
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    assemble(*arguments)
+    shown = results / "demo" / "provenance" / f"{name}.json"
+    table = results / "demo" / "tables" / f"{name}-paired.csv"
+    lines = {line["row"]: line for line in csv.DictReader(table.read_text().splitlines())}
+    for blob in (results.parent / "data").rglob("*.parquet"):
+        blob.unlink()
+    known = files.read_json(shown)
+    cell = known["cells"]["gmm components=4 | test | log_likelihood"]
+    if changed == "evaluation":
+        cell["seeds"][0]["evaluation"] = "0" * 12
+    elif changed == "n_seeds":
+        cell["n_seeds"] -= 1
+    else:
+        known["cells"]["of another name | test | log_likelihood"] = known["cells"].pop(
+            "gmm components=4 | test | log_likelihood"
+        )
+        table.write_text(table.read_text().replace("gmm components=4,", "of another name,"))
+    files.write_json(shown, known)
+    assemble(*arguments)
+    after = {line["row"]: line for line in csv.DictReader(table.read_text().splitlines())}
+    assert after["gmm components=16"] == lines["gmm components=16"]
+    stood = after["gmm components=4"] == lines["gmm components=4"]
+    assert stood == (changed == "name")
+    assert ("is not on this machine" in after["gmm components=4"]["reason"]) != stood
+
+
+def test_a_picture_stands_from_one_assembly_to_the_next(assembled, monkeypatch):
+    """From the arrays to the picture, its provenance and the page, with the figures really drawn."""
+    results, _, _, _ = assembled
+    monkeypatch.setattr(experiment_module, "draw_all", collecting.draw_all)
+    name, experiments = "patches-check", synthetic.experiments()
+    arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
+    assemble(*arguments)
+    picture = results / "demo" / "figures" / f"{name}-samples.png"
+    shown, before = results / "demo" / "provenance" / f"{name}.json", picture.read_bytes()
+    drawn = files.read_json(shown)["pictures"]["-samples"]
+    assert drawn["kept"] == ""
+    blob = next(results.parent.rglob(f"{next(iter(drawn['drawn_from']))}.npz"))
+    blob.rename(blob.with_suffix(".away"))
+    assemble(*arguments)
+    told = files.read_json(shown)["pictures"]["-samples"]
+    assert told["drawn_from"] == drawn["drawn_from"]
+    assert told["kept"].startswith("Drawn when its table was assembled before: 1 of the ")
+    assert picture.read_bytes() == before
+    assemble(*arguments, anyway=True)
+    assert picture.read_bytes() != before
+    # What a picture with holes shows is all here: it is drawn anew with what came back.
+    blob.with_suffix(".away").rename(blob)
+    assemble(*arguments)
+    assert files.read_json(shown)["pictures"]["-samples"] == drawn
+    assert picture.read_bytes() == before
 
 
 def test_what_training_took(assembled):
@@ -112,6 +177,7 @@ def test_what_training_took(assembled):
     run = plan.evaluations[evaluations[1]].run
     folder = results / "demo" / "runs" / run
     manifest = files.read_json(folder / "manifest.json")
+    manifest["steps"] = 1000
     manifest["measured"] = {**manifest["measured"], "seconds": 22.5, "processes": 4, "peak_memory_mb": 400.0}
     files.write_json(folder / "manifest.json", manifest)
     (folder / "history.csv").write_text("step,exchanged_share\n1,0.25\n2,0.5\n")
@@ -119,8 +185,8 @@ def test_what_training_took(assembled):
     path = results / "demo" / "tables" / f"{name}-training.csv"
     lines = {line["row"]: line for line in training_cost.read(path)}
     took = lines[row]
-    assert (took["n_seeds"], took["steps"], took["processes"], took["threads"]) == (2, 2000, 4, 1)
-    assert (took["seconds"], took["seconds_per_step"]) == (17.5, 17.5 / 2000)
+    assert (took["n_seeds"], took["steps"], took["processes"], took["threads"]) == (2, 1500, 4, 1)
+    assert (took["seconds"], took["seconds_per_step"]) == (17.5, 35 / 3000)
     assert took["seconds_sd"] == pytest.approx(10 / math.sqrt(2))
     assert (took["exchanged_share"], took["peak_memory_mb"]) == (0.375, 400.0)
     assert lines["gaussian"]["exchanged_share"] is None

@@ -1,6 +1,7 @@
 """Cost of Boltzmann machines: every number is there, ratios are those of the times, refusals say what to write."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dgmbench.estimators import _boltzmann_timing, _timing, boltzmann_cost
 from dgmbench.estimators._timing import Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import gaussian_rbm, rbm
+from dgmbench.progress import NoProgress
 from dgmbench.training.session import Session
 
 LITTLE = {**boltzmann_cost.SMOKE, "chains": 20, "temperatures": 5}
@@ -49,31 +51,52 @@ def test_every_declared_number_is_there_finite_and_positive(model, data):
         assert number.estimator_se >= 0
         assert number.evidence["threads"] == torch.get_num_threads()
         assert number.evidence["gemm_gigaflops"] > 0
-    assert found["speed_ratio"].value == pytest.approx(
-        found["peer_seconds_per_epoch"].value / found["seconds_per_epoch"].value
-    )
 
 
-def test_shares_are_operations_over_seconds_over_the_rate(model, data):
-    found = estimate(model, data)
+SECONDS = {
+    "ours": (2.0, 4.0, 3.0),
+    "peer": (4.0, 4.0, 9.0),
+    "gibbs": (0.3, 0.2, 0.4),
+    "products": (0.2, 0.2, 0.2),
+    "bits": (0.05, 0.02, 0.04),
+    "annealing": (0.8, 0.6, 0.4),
+    "square": (0.01, 0.011, 0.012),
+}
 
-    def share(operations, metric):
-        return operations / found[metric].value / (found[metric].evidence["gemm_gigaflops"] * 1e9)
 
+def of_given_times(monkeypatch, model, data, **seconds):
+    given = SECONDS | seconds
+    monkeypatch.setattr(boltzmann_cost, "turns", lambda programs, *_: {name: Timing(given[name]) for name in programs})
+    return estimate(model, data)
+
+
+def test_ratios_and_shares_are_medians_of_the_turns(model, data, monkeypatch):
+    found = of_given_times(monkeypatch, model, data)
+    expected = {"seconds_per_epoch": 3, "peer_seconds_per_epoch": 4, "speed_ratio": 2, "gibbs_over_products": 1.5}
+    expected |= {"bits_over_products": 0.2, "seconds_per_sweep": 0.3 / 2, "seconds_per_temperature": 0.6 / 4}
+    rate = 2 * 1024**3
     # Four updates of 20 examples and 20 chains: five products of 20 x 8 x 5, at two operations each.
-    assert found["epoch_rate_share"].value == pytest.approx(share(4 * 20 * 5 * 2 * 8 * 5, "seconds_per_epoch"))
-    assert found["gibbs_rate_share"].value == pytest.approx(share(2 * 20 * 2 * 10 * 10, "seconds_per_sweep"))
-    assert found["ais_rate_share"].value == pytest.approx(share(2 * 20 * 2 * 8 * 3, "seconds_per_temperature"))
-    sweeps = found["seconds_per_sweep"]
-    assert sweeps.evidence["chain_sweeps_per_second"] == pytest.approx(20 / sweeps.value)
-    temperatures = found["seconds_per_temperature"]
-    assert temperatures.evidence["temperatures_per_second"] == pytest.approx(1 / temperatures.value)
+    expected["epoch_rate_share"] = 4 * 20 * 5 * 2 * 8 * 5 / rate * 0.004
+    expected["gibbs_rate_share"] = 2 * 2 * 20 * 2 * 10 * 10 / rate * (0.01 / 0.3)
+    expected["ais_rate_share"] = 2 * 4 * 20 * 2 * 8 * 3 / rate * (0.011 / 0.6)
+    assert {metric: number.value for metric, number in found.items()} == pytest.approx(expected)
+    assert found["seconds_per_sweep"].evidence["chain_sweeps_per_second"] == pytest.approx(20 * 2 / 0.3)
+    assert found["seconds_per_temperature"].evidence["temperatures_per_second"] == pytest.approx(4 / 0.6)
+    assert all(number.converged is None for number in found.values())
 
 
-def test_epochs_after_the_first_are_timed(data):
-    spec = rbm.Spec(hidden=4, epochs=5, batch_size=20, chains=20)
-    assert len(_boltzmann_timing.time_epochs(data, spec, torch.Generator().manual_seed(1)).all_seconds) == 4
-    assert len(_boltzmann_timing.time_peer_epochs(data, spec, torch.Generator().manual_seed(1)).all_seconds) == 4
+def test_a_busy_machine_is_told_by_its_square_products(model, data, monkeypatch):
+    for number in of_given_times(monkeypatch, model, data, square=(0.01, 0.011, 0.03)).values():
+        assert number.converged is False
+        assert "took 1.86 times their median" in number.evidence["not_converged_because"]
+
+
+def test_the_last_epoch_is_timed(data):
+    spec = rbm.Spec(hidden=4, epochs=3, batch_size=20, chains=20)
+    for timed in (_boltzmann_timing.time_epoch, _boltzmann_timing.time_peer_epoch):
+        began = time.perf_counter()
+        found = timed(data, spec, torch.Generator().manual_seed(1))
+        assert 0 < found < time.perf_counter() - began
 
 
 def test_the_median_of_readings_and_its_standard_error():
@@ -84,9 +107,12 @@ def test_the_median_of_readings_and_its_standard_error():
 
 def test_the_first_reading_of_every_program_warms_up_and_they_take_turns():
     called = []
-    found = _timing.readings({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 2)
-    assert called == ["a", "b"] * 3
+    programs = {name: _timing.clocked(lambda name=name: called.append(name), 2) for name in "ab"}
+    with NoProgress().task("time", total=3, unit="turn") as task:
+        found = _timing.turns(programs, 2, task)
+    assert called == list("aabb") * 3
     assert all(len(timing.all_seconds) == 2 for timing in found.values())
+    assert all(0 < seconds < 1 for timing in found.values() for seconds in timing.all_seconds)
 
 
 def test_annealing_gives_the_weights_of_independent_units_exactly(model, data):
@@ -123,4 +149,4 @@ def test_a_scikit_learn_that_steps_otherwise_gives_no_numbers(data, monkeypatch)
     monkeypatch.setattr(sklearn.neural_network, "BernoulliRBM", Other)
     spec = rbm.Spec(hidden=4, epochs=5, batch_size=20)
     with pytest.raises(CannotBeDone, match="updated 0 times in float32, not 20 times in float32"):
-        _boltzmann_timing.time_peer_epochs(data, spec, torch.Generator().manual_seed(1))
+        _boltzmann_timing.time_peer_epoch(data, spec, torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import torch
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators import discrete_vae_cost
+from dgmbench.estimators import _discrete_timing, discrete_vae_cost, seeds_together_cost
 from dgmbench.estimators._timing import Clocked, Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import dbn
@@ -38,8 +38,6 @@ SECONDS = {
     "sampler": (0.01, 0.04, 0.024),
     "evaluation": (0.5, 0.25, 0.4),
     "square": (0.01, 0.011, 0.012),
-    "apart": (3.0, 4.0, 2.0),
-    "together": (1.0, 4.0, 1.0),
 }
 
 
@@ -50,10 +48,10 @@ def of_given_times(monkeypatch, data, **seconds):
     return {n.metric: n for n in discrete_vae_cost.estimate(model(), data, settings, bench()).numbers}
 
 
-def test_every_declared_number_comes_out_of_the_clock(data):
-    settings = discrete_vae_cost.Settings(**discrete_vae_cost.SMOKE)
-    numbers = discrete_vae_cost.estimate(model(), data, settings, bench()).numbers
-    assert [number.metric for number in numbers] == list(discrete_vae_cost.METRICS)
+@pytest.mark.parametrize("module", [discrete_vae_cost, seeds_together_cost])
+def test_every_declared_number_comes_out_of_the_clock(data, module):
+    numbers = module.estimate(model(), data, module.Settings(**module.SMOKE), bench()).numbers
+    assert [number.metric for number in numbers] == list(module.METRICS)
     for number in numbers:
         assert math.isfinite(number.value)
         assert number.value > 0
@@ -63,7 +61,6 @@ def test_ratios_are_medians_of_the_turns_ratios(data, monkeypatch):
     found = of_given_times(monkeypatch, data)
     assert found["milliseconds_per_step"].value == pytest.approx(30)
     assert found["sampler_share"].value == pytest.approx(0.8)  # of 0.5, 1 and 0.8
-    assert found["together_speedup"].value == pytest.approx(2)  # of 3, 1 and 2
     assert found["examples_per_second"].value == pytest.approx(10 / 0.4)
     # x (8) - 8 - z (4) and back, once up and twice down for two draws; three passes; sweeps of 2 x 2 units.
     step = 3 * 2 * 20 * ((8 * 8 + 8 * 4) + 2 * (4 * 8 + 8 * 8)) + 2 * 2 * 20 * 2 * 2 * 2
@@ -87,6 +84,26 @@ def test_a_busy_machine_is_told_by_its_readings(data, monkeypatch, seconds, reas
         assert re.search(reason, number.evidence["not_converged_because"])
 
 
+def test_seeds_together_are_beside_seeds_apart(data, monkeypatch):
+    seconds = {"apart": (3.0, 4.0, 2.0), "together": (1.0, 4.0, 1.0), "square": (0.01, 0.011, 0.012)}
+    times = {name: Timing(values) for name, values in seconds.items()}
+    monkeypatch.setattr(seeds_together_cost, "turns", lambda programs, repeats, task: times)
+    settings = seeds_together_cost.Settings(turns=3, steps=2)
+    found = {n.metric: n for n in seeds_together_cost.estimate(model(), data, settings, bench()).numbers}
+    assert found["together_speedup"].value == pytest.approx(2)  # of 3, 1 and 2
+    assert (found["seconds_apart"].value, found["seconds_together"].value) == (3, 1)
+
+
+def test_every_seed_trains_once_each_way(data, monkeypatch):
+    trained = []
+    monkeypatch.setattr(
+        seeds_together_cost, "time_steps", lambda model, data, steps, seed, device: trained.append(seed)
+    )
+    settings = seeds_together_cost.Settings(turns=2, steps=4, seeds=3)
+    seeds_together_cost.estimate(model(), data, settings, bench())
+    assert sorted(trained) == sorted([0, 1, 2] * 2 * 3)
+
+
 def test_work_of_later_groups_is_counted_for_every_draw():
     once, each = discrete_vae_cost.multiplications(model(groups=2))
     # encoder0: 8 -> 8 -> 4 once; encoder1: 8 + 4 -> 8 -> 4, x once; decoder: 8 -> 8 -> 8.
@@ -97,7 +114,7 @@ def test_work_of_later_groups_is_counted_for_every_draw():
 def test_steps_after_the_warm_up_are_timed_and_no_validation_is_in_them(data, monkeypatch):
     timed = model()
     monkeypatch.setattr(dvae_sharp.Model, "validation_bound", lambda self, x: pytest.fail("measured"))
-    assert len(discrete_vae_cost.time_steps(timed, data, 7, 0, torch.device("cpu")).all_seconds) == 7
+    assert len(_discrete_timing.time_steps(timed, data, 7, 0, torch.device("cpu")).all_seconds) == 7
     assert not any(value.abs().sum() for value in timed.machine.weights)
 
 
@@ -108,7 +125,8 @@ def test_a_clocked_session_takes_at_most_so_many_steps():
     assert list(Session(torch.Generator()).steps(3)) == [0, 1, 2]
 
 
-def test_other_models_are_refused(data):
+@pytest.mark.parametrize("module", [discrete_vae_cost, seeds_together_cost])
+def test_other_models_are_refused(data, module):
     other = dbn.Model(dbn.Spec(**dbn.SMOKE), 8)
     with pytest.raises(CannotBeDone, match="write 'model: dvae', 'dvae_pp' or 'dvae_sharp'"):
-        discrete_vae_cost.estimate(other, data, discrete_vae_cost.Settings(), bench())
+        module.estimate(other, data, module.Settings(), bench())

@@ -17,10 +17,10 @@ from dgmbench.assemble.earlier import Earlier
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars, patch_likelihood, samples, training
-from dgmbench.assemble.figures.base import FORMATS, nothing_to_show, save, style
+from dgmbench.assemble.figures.base import FORMATS, Source, nothing_to_show, save, style
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.figures.registry import figure, figure_modules
-from dgmbench.assemble.outcomes import Archive, NotHere
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.errors import UserError
 from dgmbench.estimators.registry import estimator_modules
 from dgmbench.runs import make_plan
@@ -237,26 +237,37 @@ def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name)
 
 def test_a_picture_stands_where_what_it_is_drawn_from_is_gone(figure_data, tmp_path):
     data, plan = figure_data["patches-check"], FigurePlan(name="patch_likelihood")
-    row = next(iter(data.samples))
-    wanted = {f"{place:012x}": name for place, name in enumerate(data.samples)}
-    whole = replace(data, sources={"": {}, "-samples": wanted})
-    written, drawn_from = draw_all(whole, plan, tmp_path, "e")
-    assert drawn_from["-samples"]["evaluations"] == sorted(wanted)
-    before = {path: path.read_bytes() for path in written}
-    some = {name: array for name, array in data.samples.items() if name != row}
-    gone = replace(whole, samples=some, missing={row: NotHere("gone")}, title="another")
-    missed = next(identity for identity, name in wanted.items() if name != row)
-    earlier = Earlier(pictures={"-samples": [i for i in wanted if i != missed]})
-    assert draw_all(gone, plan, tmp_path, "e", earlier)[0] == written
-    assert all(path.read_bytes() == content for path, content in before.items() if "-samples" in path.name)
-    kept = draw_all(gone, plan, tmp_path, "e", earlier)[1]["-samples"]
-    assert kept["evaluations"] == earlier.pictures["-samples"]
-    label = data.labels[wanted[missed]]
-    assert "1 of the files" in kept["kept"]
-    assert kept["kept"].endswith(f"Computed since, and not in it: {label}.")
-    # Neither where nothing stands, nor where the reason is another one.
-    for other, standing in ((gone, Earlier()), (replace(gone, missing={row: "pending: no run"}), earlier)):
-        assert draw_all(other, plan, tmp_path / "new", "e", standing)[1]["-samples"]["kept"] == ""
+    rows = list(data.samples)
+    ids = {row: f"{place:012x}" for place, row in enumerate(rows)}
+
+    def drawn(here, earlier, folder=tmp_path, checksum="1"):
+        samples = {row: data.samples[row] for row in here}
+        missing = {row: "not on this machine" for row in rows if row not in here}
+        sources = {ids[row]: Source(row, checksum, row in here) for row in rows}
+        given = replace(data, samples=samples, missing=missing, sources={"": {}, "-samples": sources})
+        paths, pictures = draw_all(given, plan, folder, "e", earlier)
+        return {path.name: path.read_bytes() for path in paths}, pictures["-samples"]
+
+    before, told = drawn(rows, Earlier())
+    assert told == {"drawn_from": {ids[row]: "1" for row in rows}, "kept": ""}
+    first, last = rows[0], rows[-1]
+    label = {row: data.labels[row] for row in rows}
+    known = {ids[row]: "1" for row in rows if row != last}
+    after, kept = drawn(rows[1:], Earlier(pictures={"-samples": known}))
+    assert all(after[name] == before[name] for name in before if "-samples" in name)
+    assert kept["drawn_from"] == known
+    assert f"1 of the {len(rows)} files that it is drawn from was not on the machine" in kept["kept"]
+    assert kept["kept"].endswith(f"; computed since, and not in it: {label[last]}.")
+    # Made again, on another machine or with other code; and a part that nothing asks for any more.
+    others = known | {"f" * 12: "1"}
+    kept = drawn([last], Earlier(pictures={"-samples": others}), checksum="2")[1]["kept"]
+    assert f"; computed again since: {label[first]}" in kept
+    assert kept.endswith("; no longer asked for, and in it: 1 of its parts.")
+    # Drawn anew where nothing stands, and where what stands shows nothing that is gone.
+    for place, earlier in enumerate((Earlier(), Earlier(pictures={"-samples": {ids[last]: "1"}}))):
+        found, told = drawn(rows[1:], earlier, tmp_path / str(place))
+        assert told == {"drawn_from": {ids[row]: "1" for row in rows[1:]}, "kept": ""}
+        assert found["e-samples.png"] != before["e-samples.png"]
 
 
 def test_equal_figures_give_equal_bytes(figure_data, tmp_path):

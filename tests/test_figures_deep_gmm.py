@@ -14,7 +14,7 @@ from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import density_plane, layers_components, path_search
 from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
 from dgmbench.assemble.figures.collecting import gather
-from dgmbench.assemble.outcomes import Archive, NotHere
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.estimators.base import Metric
 from dgmbench.runs import make_plan
 from dgmbench.schemas import Experiment
@@ -307,7 +307,7 @@ def test_arrays_beside_numbers_are_gathered_and_missing_ones_named(tmp_path, mon
     assert missing["bare"] == "the estimator wrote no arrays"
     assert missing["untrained"].startswith("pending: ")
     assert not data.samples
-    assert [row for row, why in missing.items() if isinstance(why, NotHere)] == ["away"]
-    assert sorted(data.sources[MAIN].values()) == ["away", "bare", "near"]
+    assert {source.row: source.here for source in data.sources[MAIN].values()} == {"away": False, "near": True}
+    assert all(source.checksum for source in data.sources[MAIN].values())
     data = gather(entries, plan, archive, "t", labels_of(entries), "likelihood_bars")
     assert (data.arrays, data.missing_arrays, data.sources[MAIN]) == ({}, {}, {})

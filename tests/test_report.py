@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import synthetic_results as synthetic
 
-from dgmbench import runs
+from dgmbench import files, runs
 from dgmbench.assemble import ledger
 from dgmbench.assemble.experiment import assemble
 from dgmbench.errors import UserError
@@ -94,6 +94,24 @@ def test_figures_have_alternative_text(built):
     assert len(pictures) == 6
     assert all(len(picture["alt"]) > 20 for picture in pictures)
     assert all(picture["src"].startswith("data:image/svg+xml;base64,") for picture in pictures)
+
+
+def test_page_says_what_training_took_and_what_a_picture_does_not_show(built, monkeypatch, tmp_path):
+    results, _, page = built
+    text = " ".join(" ".join(page.text).split())
+    assert text.count("What training took") == 2
+    assert re.search(r"1[23] s", text)
+    assert "A processor, cpu" in text
+    assert "It stands" not in text
+    there = tmp_path / "results"
+    shutil.copytree(results, there)
+    path = there / "demo" / "provenance" / "patches-check.json"
+    shown = files.read_json(path)
+    shown["pictures"]["-samples"]["kept"] = "It stands."
+    files.write_json(path, shown)
+    synthetic.stand_ins(monkeypatch)
+    html = build(synthetic.params(), synthetic.experiments(), there).read_text()
+    assert "<figcaption>Samples of the first seed of each row. It stands.</figcaption>" in html
 
 
 def test_page_says_what_failed_and_what_numbers_mean(built):

@@ -178,7 +178,7 @@ def finished_targets(bench: Workflow) -> list[str]:
     finished = True
     for name in bench.plan.experiments:
         inputs, assembled = [Path(path) for path in bench.results_of(name)], bench.assembled(name)
-        if _all_there([*inputs, *assembled]) and _shows_the_plan(name, bench):
+        if _all_there([*inputs, *assembled]) and _shows_the_plan(name, bench) and not _can_be_drawn_anew(name, bench):
             targets.append(str(assembled[0]))
         else:
             finished = False
@@ -187,6 +187,18 @@ def finished_targets(bench: Workflow) -> list[str]:
     if finished and _all_there([*bench.reported, *datasets]):
         targets.append(str(bench.reported[0]))
     return list(dict.fromkeys(targets))
+
+
+def _can_be_drawn_anew(experiment: str, bench: Workflow) -> bool:
+    """Whether a picture stands as it was drawn before, and everything that it showed then is here now."""
+    shown = read_json(bench.layout.results / "provenance" / f"{experiment}.json")
+    for picture in shown.get("pictures", {}).values():
+        if picture["kept"]:
+            planned = [bench.plan.evaluations[i] for i in picture["drawn_from"] if i in bench.plan.evaluations]
+            records = [read_json(bench.layout.evaluation(e.run, e.id)) for e in planned]
+            if _all_there([Path(r["files"]["arrays"]["path"]) for r in records if "arrays" in (r["files"] or {})]):
+                return True
+    return False
 
 
 def _shows_the_plan(experiment: str, bench: Workflow) -> bool:

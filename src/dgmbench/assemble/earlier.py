@@ -2,21 +2,21 @@
 
 Tables are made from small files, which a clone has. Paired differences and pictures are also made from large ones,
 which may be gone with the machine that computed them. A difference stands as long as it is of the same evaluations
-(their identity says of which model, data, settings and code they are), and as their numbers are the same to a tenth of
-its standard error: another machine rounds in other ways. A picture stands as it was drawn.
+(their identity says of which model, data, settings and code they are) of as many seeds, and as their numbers are the
+same to a tenth of its standard error: another machine rounds in other ways. A picture stands as long as it shows
+something that cannot be drawn any more, and says what it does not show.
 """
 
 import csv
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.entries import Entry
-from dgmbench.assemble.figures.base import FORMATS
+from dgmbench.assemble.figures.base import FORMATS, Source
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record
-from dgmbench.assemble.outcomes import PENDING
+from dgmbench.assemble.outcomes import DONE, PENDING
 from dgmbench.assemble.provenance import used_by
 from dgmbench.files import read_json
 from dgmbench.format import names
@@ -24,21 +24,25 @@ from dgmbench.format import names
 MAIN, SAMPLES = "", "-samples"  # endings of the names of pictures that are drawn from arrays
 _SHARE_OF_SE = 0.1
 _ROUNDING = 1e-9  # where two rows are the same run, there is no standard error
+_OF_DIFFERENCE = ("difference", "se", "se_over", "low", "high", "n_examples", "n_groups", "n_seeds", "reason")
+
+Drawn = dict[str, str | None]  # evaluation -> checksum of the arrays that a picture was drawn from, where known
+_Pair = tuple[frozenset[str], frozenset[str], str]
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The provenance, the paired differences and the pictures of an experiment; nothing of one that has none.
+    """The cells, the paired differences and the pictures of an experiment; nothing of one that has no provenance.
 
     Attributes:
         cells: key -> what provenance says of a cell.
-        pictures: `MAIN` or `SAMPLES` -> the evaluations whose arrays the picture was drawn from.
-        differences: (row, reference, column, metric) -> the line of the paired table.
+        pictures: `MAIN` or `SAMPLES` -> what the picture was drawn from.
+        differences: the evaluations of two cells, and a metric -> the keys of the cells, the line of the paired table.
     """
 
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pictures: dict[str, list[str]] = field(default_factory=dict)
-    differences: dict[tuple[str, ...], Record] = field(default_factory=dict)
+    pictures: dict[str, Drawn] = field(default_factory=dict)
+    differences: dict[_Pair, tuple[str, str, Record]] = field(default_factory=dict)
 
     def lost(self, entries: Iterable[Entry]) -> list[str]:
         """Cells that have a number here, and are pending among `entries`."""
@@ -46,21 +50,20 @@ class Earlier:
         return [key for key in pending if self.cells.get(key, {}).get("obtained") is not None]
 
     def difference(self, entry: Entry, reference: Entry) -> Record | None:
-        """The paired difference of two cells, where it may stand."""
-        known = self.differences.get((entry.row, reference.row, entry.column, entry.metric))
-        if known is None or not known["difference"]:
+        """The paired difference of two cells, where it may stand; rows and columns may have other names now."""
+        sides = (entry, reference)
+        evaluations = [frozenset(o.evaluation for o in each.outcomes) for each in sides]
+        if (known := self.differences.get((*evaluations, entry.metric))) is None:
             return None
-        if any(self._evaluations(each.key) != {o.evaluation for o in each.outcomes} for each in (entry, reference)):
-            return None
+        *keys, line = known
         moved = 0.0
-        for each in (entry, reference):
-            now, then = each.combined.obtained, self.cells[each.key]["obtained"]
-            moved += math.inf if now is None or then is None else abs(now - then)
-        return known if moved <= _SHARE_OF_SE * float(known["se"]) + _ROUNDING else None
-
-    def _evaluations(self, key: str) -> set[str]:
-        cell = self.cells.get(key)
-        return set(used_by(cell)[1]) if cell else set()
+        for each, cell in zip(sides, (self.cells[key] for key in keys), strict=True):
+            now, then = each.combined.obtained, cell["obtained"]
+            if now is None or then is None or len(each.combined.done) != cell["n_seeds"]:
+                return None
+            moved += abs(now - then)
+        stands = moved <= _SHARE_OF_SE * float(line["se"]) + _ROUNDING
+        return {name: line[name] for name in _OF_DIFFERENCE} if stands else None
 
 
 def read_earlier(results: Path, experiment: str) -> Earlier:
@@ -69,33 +72,60 @@ def read_earlier(results: Path, experiment: str) -> Earlier:
     if not path.is_file():
         return Earlier()
     shown = read_json(path)
-    # Provenance did not always say what a picture is drawn from: then all that the experiment had evaluated.
-    unknown = {"evaluations": sorted(shown["evaluations"])}
-    ids = {suffix: shown.get("pictures", {}).get(suffix, unknown)["evaluations"] for suffix in (MAIN, SAMPLES)}
-    here = [suffix for suffix in ids if all(path.is_file() for path in _files(results, experiment, suffix))]
-    paired = results / "tables" / f"{experiment}{PAIRED_SUFFIX}.csv"
-    differences = {}
-    if paired.is_file():
-        with paired.open(newline="") as stream:
-            for row in csv.DictReader(stream):
-                differences[tuple(row[name] for name in ("row", "reference", "column", "metric"))] = row
-    return Earlier(shown["cells"], {suffix: ids[suffix] for suffix in here}, differences)
+    # Provenance did not always say what a picture is drawn from: then all that had come out.
+    done = {identity: None for identity, record in shown["evaluations"].items() if record["status"] == DONE}
+    told = shown.get("pictures") or {}
+    pictures = {suffix: told[suffix]["drawn_from"] if suffix in told else done for suffix in (MAIN, SAMPLES)}
+    here = {s: drawn for s, drawn in pictures.items() if all(path.is_file() for path in _files(results, experiment, s))}
+    return Earlier(shown["cells"], here, _differences(results, experiment, shown["cells"]))
+
+
+def _differences(
+    results: Path, experiment: str, cells: dict[str, dict[str, Any]]
+) -> dict[_Pair, tuple[str, str, Record]]:
+    path, found = results / "tables" / f"{experiment}{PAIRED_SUFFIX}.csv", {}
+    if not path.is_file():
+        return found
+    with path.open(newline="") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["difference"]]
+    for line in lines:
+        keys = [f"{line[row]} | {line['column']} | {line['metric']}" for row in ("row", "reference")]
+        if all(key in cells for key in keys):
+            first, second = (frozenset(used_by(cells[key])[1]) for key in keys)
+            found[first, second, line["metric"]] = (*keys, line)
+    return found
 
 
 def _files(results: Path, experiment: str, suffix: str) -> list[Path]:
     return [results / "figures" / f"{experiment}{suffix}.{ending}" for ending in FORMATS]
 
 
-def kept_note(absent: int, drawn_from: Iterable[str], wanted: dict[str, str], labels: dict[str, str]) -> str:
-    """One sentence under a picture that stands as it was drawn before.
+def stands(drawn: Drawn, sources: dict[str, Source]) -> bool:
+    """Whether a picture that was drawn before shows something that is asked for and cannot be drawn now."""
+    return any(identity in drawn and not source.here for identity, source in sources.items())
+
+
+def kept_note(drawn: Drawn, sources: dict[str, Source], labels: dict[str, str]) -> str:
+    """What a reader must know of a picture that stands as it was drawn before.
 
     Args:
-        absent: how many of the files that it is drawn from are not on this machine.
-        drawn_from: evaluations that it was drawn from.
-        wanted: evaluation -> row, of all that it would be drawn from now.
+        drawn: what it was drawn from.
+        sources: evaluation -> what it would be drawn from now.
     """
-    drawn = set(drawn_from)
-    new = names(dict.fromkeys(labels.get(row, row) for identity, row in wanted.items() if identity not in drawn))
-    files = f"{absent} of the files that it is drawn from {'is' if absent == 1 else 'are'} not on this machine"
-    said = f"Drawn when its table was assembled before: {files}."
-    return f"{said} Computed since, and not in it: {new}." if new else said
+
+    def rows(chosen: Iterable[Source]) -> str:
+        return names(dict.fromkeys(labels.get(source.row, source.row) for source in chosen))
+
+    absent = sum(not source.here for source in sources.values())
+    said = [
+        f"Drawn when its table was assembled before: {absent} of the {len(sources)} files that it is drawn from "
+        f"{'was' if absent == 1 else 'were'} not on the machine that assembled it last"
+    ]
+    if new := rows(source for identity, source in sources.items() if identity not in drawn):
+        said.append(f"computed since, and not in it: {new}")
+    others = [s for identity, s in sources.items() if drawn.get(identity) is not None and drawn[identity] != s.checksum]
+    if again := rows(others):
+        said.append(f"computed again since: {again}")
+    if gone := len(drawn.keys() - sources.keys()) if any(drawn.values()) else 0:
+        said.append(f"no longer asked for, and in it: {gone} of its parts")
+    return "; ".join(said) + "."

@@ -88,7 +88,7 @@ def paired_records(
         else:
             record |= _compared(entry, reference, archive)
             if earlier is not None and isinstance(record["reason"], NotHere):
-                record = earlier.difference(entry, reference) or record
+                record |= earlier.difference(entry, reference) or {}
         found.append(record)
     return found
 

@@ -30,8 +30,8 @@ def provenance(
     Runs, evaluations and datasets are written once and named by the cells that use them.
 
     Args:
-        pictures: ending of a picture's name -> the evaluations that it is drawn from, and a note where it was drawn
-            before and stands.
+        pictures: ending of a picture's name -> `drawn_from`, evaluation -> checksum of the arrays, and `kept`, a note
+            where it was drawn before and stands.
         made_from: cells that are made from other cells, which stand under `inputs`.
     """
     entries = list(entries)

@@ -1,14 +1,18 @@
 """What training took: a line for each row of a table, read from its runs' manifests and histories.
 
-    seconds = mean over the seeds of the wall-clock seconds of training, with the standard deviation over them
-    seconds_per_step = seconds / steps, a step being what the model's training counts: an EM iteration, an update
-    exchanged_share = mean over steps of the bytes that a process puts into collective operations over those of the
-                      training data, where several processes train together
+    seconds, steps = means over the seeds; seconds with the standard deviation over them, wall-clock
+    seconds_per_step = sum of the seeds' seconds / sum of their steps, a step being what the model's training counts: an
+                       EM iteration, an update
+    peak_memory_mb = the largest of the first process of each seed, in the session that ended the training
+    exchanged_share = mean over recorded steps of the bytes that a process puts into collective operations over those
+                      of the training data, where several processes train together
 
 These are readings of a clock and of one machine, and of whatever else it did meanwhile: no estimator's measurement, for
-which the tables of cost are. Data are loaded, parameters are started and checkpoints are written within them.
+which the tables of cost are. Data are loaded, parameters are started and checkpoints are written within them. Where a
+training was continued, `machine` is the one that ended it.
 """
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ COLUMNS = (
     *("processes", "threads", "exchanged_share", "device", "machine", "commit"),
 )
 SUFFIX = "-training"
+_WORDS = ("experiment", "dataset", "row", "model", "device", "machine", "commit")
+_COUNTS = ("n_seeds", "parameters", "processes", "threads")
 
 
 def training_records(entries: Iterable[Entry], archive: Archive) -> list[Record]:
@@ -47,8 +53,16 @@ def training_records(entries: Iterable[Entry], archive: Archive) -> list[Record]
 
 
 def read(path: Path) -> list[Record]:
-    """The lines of a table that was written."""
-    return pd.read_csv(path).astype(object).where(lambda frame: frame.notna(), None).to_dict("records")
+    """The lines of a table that was written: words as they are, numbers as numbers, what is empty as None."""
+    with path.open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    return [{name: _parsed(name, text) for name, text in line.items()} for line in lines]
+
+
+def _parsed(name: str, text: str) -> Any:
+    if name in _WORDS:
+        return text
+    return None if not text else int(text) if name in _COUNTS else float(text)
 
 
 def printed(lines: Iterable[Record], labels: dict[str, str]) -> list[dict[str, str]]:
@@ -62,7 +76,7 @@ def printed(lines: Iterable[Record], labels: dict[str, str]) -> list[dict[str, s
             "row": labels.get(line["row"], line["row"]),
             "seeds": str(line["n_seeds"]),
             "parameters": f"{line['parameters']:,}",
-            "steps": f"{line['steps']:,}",
+            "steps": f"{line['steps']:,.0f}",
             "time": duration(line["seconds"]) + (f" (sd {duration(sd)})" if sd is not None else ""),
             "seconds a step": number(line["seconds_per_step"]),
             "peak memory [MB]": f"{line['peak_memory_mb']:,.0f}",
@@ -70,22 +84,22 @@ def printed(lines: Iterable[Record], labels: dict[str, str]) -> list[dict[str, s
         }
         if shared:
             shown["exchanged / data, a step"] = number(line["exchanged_share"])
-        found.append(shown | {"machine": f"{line['machine']}, {line['device']}"})
+        found.append(shown | {"machine": ", ".join(word for word in (line["machine"], line["device"]) if word)})
     return found
 
 
 def _measured(manifests: dict[str, dict[str, Any]], archive: Archive) -> Record:
     measured = [manifest["measured"] for manifest in manifests.values()]
     seconds = [m["seconds"] for m in measured]
-    steps = max(manifest.get("steps") or 0 for manifest in manifests.values())
+    steps = [manifest.get("steps") or 0 for manifest in manifests.values()]
     shares = [share for run in manifests if (share := _exchanged(run, archive)) is not None]
     return {
         "n_seeds": len(manifests),
         "parameters": max(manifest.get("parameters") or 0 for manifest in manifests.values()),
-        "steps": steps,
+        "steps": float(np.mean(steps)),
         "seconds": float(np.mean(seconds)),
         "seconds_sd": float(np.std(seconds, ddof=1)) if len(seconds) > 1 else None,
-        "seconds_per_step": float(np.mean(seconds)) / steps if steps else None,
+        "seconds_per_step": sum(seconds) / sum(steps) if sum(steps) else None,
         "peak_memory_mb": max(m["peak_memory_mb"] for m in measured),
         "processes": max(m.get("processes") or 1 for m in measured),
         "threads": max(m["threads"] for m in measured),

@@ -163,16 +163,16 @@ def assemble(
         bool,
         typer.Option(
             "--anyway",
-            help="Write although numbers of the present tables were not made again, or large files are not here: what "
-            "is made from them is pending, or says so.",
+            help="Write although numbers of the present tables were not made again, which are then pending; and let "
+            "no difference or picture stand that was made from large files that are not here.",
         ),
     ] = False,
 ) -> None:
     """Make the tables, figures and provenance of an experiment from the numbers that are there.
 
-    Refuses, and writes nothing, where numbers would be lost that the present tables show, or where large files that
-    were computed are not on this machine: see `restore`. With --all, an experiment that cannot be assembled keeps its
-    earlier tables and costs no other (the status is then 2), and one of which nothing was computed is left out.
+    Refuses, and writes nothing, where numbers would be lost that the present tables show. What was made from large
+    files that are not on this machine stands: see `restore`. With --all, an experiment that cannot be assembled keeps
+    its earlier tables and costs no other (the status is then 2), and one of which nothing was computed is left out.
     """
     from dgmbench.assemble.experiment import assemble as assemble_experiment
     from dgmbench.config import load_experiments

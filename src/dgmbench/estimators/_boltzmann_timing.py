@@ -17,21 +17,21 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators._timing import Clocked, Timing
+from dgmbench.estimators._timing import Clocked
 from dgmbench.models.base import AnnealedPath
 from dgmbench.models.boltzmann import rbm
 from dgmbench.models.boltzmann._binary import Draws, block_gibbs
 
 
-def time_epochs(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> Timing:
-    """Epochs of ours after the first, with shuffling and monitors; the number of them is spec.epochs - 1."""
+def time_epoch(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> float:
+    """Seconds of the last epoch of ours from new weights, with shuffling and monitors; the others warm up."""
     session = Clocked(generator, len(data.train) // spec.batch_size)
     rbm.Model(spec, data.dimension).fit(data, session)
-    return Timing(tuple(np.diff(session.clock)[1:].tolist()))
+    return session.clock[-1] - session.clock[-2]
 
 
-def time_peer_epochs(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> Timing:
-    """Epochs of `sklearn.neural_network.BernoulliRBM` after the first, as many chains as examples in a minibatch.
+def time_peer_epoch(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> float:
+    """Seconds of the last epoch of `sklearn.neural_network.BernoulliRBM`, as many chains as examples in a minibatch.
 
     Raises:
         CannotBeDone: a scikit-learn that does not call for each minibatch what is timed here.
@@ -60,7 +60,7 @@ def time_peer_epochs(data: Dataset, spec: rbm.Spec, generator: torch.Generator) 
             f"this scikit-learn updated {len(clock) - 1} times in {peer.components_.dtype}, not "
             f"{spec.epochs * batches} times in float32: install the version that constraints.txt names."
         )
-    return Timing(tuple(np.diff(clock[::batches])[1:].tolist()))
+    return clock[-1] - clock[-1 - batches]
 
 
 def gibbs_programs(chains: int, units: int, sweeps: int, generator: torch.Generator) -> dict[str, Callable[[], object]]:

@@ -9,7 +9,7 @@ Reference for the standard error of a median: Kendall and Stuart, "The advanced 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from dgmbench.training.session import Session
 
 # Standard error of a median over that of a mean, of many normal readings.
 _MEDIAN = math.sqrt(math.pi / 2)
+LARGEST_SHARE = 1.05  # of a part in the whole that holds it, for the clock
+_LARGEST_SPREAD = 1.3  # of the square product's upper quartile over its median
 _SQUARE = 1024  # side of the square product that the machine's rate is read from
 
 
@@ -44,23 +46,11 @@ class Timing:
         return _MEDIAN * float(np.std(self.all_seconds, ddof=1)) / math.sqrt(len(self.all_seconds))
 
 
-def readings(programs: dict[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """The programs in turn, `repeats` times after a first time that is not counted.
-
-    What else the machine does meanwhile falls on all of them alike.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(repeats + 1):
-        for name, program in programs.items():
-            began = time.perf_counter()
-            program()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
-
-
 def turns(programs: dict[str, Callable[[], float]], repeats: int, task: Task) -> dict[str, Timing]:
-    """As `readings`, of programs that give the seconds of their own reading."""
+    """The programs in turn, each giving the seconds of its own reading, `repeats` times after one that is not counted.
+
+    What else the machine does meanwhile falls on all of them alike. `task` counts the turns, the first one too.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for repeat in range(repeats + 1):
         for name, program in programs.items():
@@ -69,6 +59,39 @@ def turns(programs: dict[str, Callable[[], float]], repeats: int, task: Task) ->
                 seconds[name].append(reading)
         task.advance()
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def clocked(program: Callable[[], object], calls: int = 1, device: str = "cpu") -> Callable[[], float]:
+    """A program that gives the median seconds of so many calls of another one, each with its work done: an accelerator
+    goes on after a call has come back."""
+
+    def reading() -> float:
+        seconds = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            program()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+        return float(np.median(seconds))
+
+    return reading
+
+
+def busy(square: Timing) -> str | None:
+    """Why readings of equal square products cannot be those of a machine that did nothing else, if they cannot."""
+    spread = float(np.quantile(square.all_seconds, 0.75)) / square.seconds
+    if spread > _LARGEST_SPREAD:
+        return f"a quarter of the square products took {spread:.2f} times their median: time it on an idle machine"
+    return None
+
+
+def mark_busy(numbers: Iterable[Estimate], reason: str | None) -> None:
+    """Clock readings that a reason was found against have not converged; nothing where there is none."""
+    for number in numbers:
+        if reason is not None:
+            number.converged = False
+            number.evidence["not_converged_because"] = reason
 
 
 class Clocked(Session):

@@ -7,10 +7,13 @@
 with the rate, operations a second, of a large square product. What is timed: epochs of persistent contrastive
 divergence in float32, from new weights, with as many chains as examples in a minibatch, shuffling and monitors in them;
 block Gibbs sweeps of a machine with random weights; importance weights and transitions along the trained machine's
-annealed path. Sweeps, their products, their random bits, temperatures and the square product are timed in turn.
+annealed path. The two programs that train are timed in turn, an epoch each after one that warms up; so are sweeps,
+their products, their random bits and temperatures, each beside the square product; a ratio is the median of the turns'
+ratios.
 
-Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still. What
-else the machine does meanwhile is in them too.
+Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still.
+Equal products take equal times: where a quarter of the square products took more than 1.3 times their median, the
+machine was busy, and the readings beside them count as not converged.
 
 References: Tieleman, "Training restricted Boltzmann machines using approximations to the likelihood gradient", ICML
 2008; the peer: Pedregosa et al., "Scikit-learn: machine learning in Python", Journal of Machine Learning Research 12,
@@ -22,9 +25,9 @@ from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators._boltzmann_timing import annealing, gibbs_programs, time_epochs, time_peer_epochs
-from dgmbench.estimators._timing import ratio_of, readings, share_of, square_product, time_of
-from dgmbench.estimators.base import Estimates, EstimatorSettings, Metric, Workbench
+from dgmbench.estimators._boltzmann_timing import annealing, gibbs_programs, time_epoch, time_peer_epoch
+from dgmbench.estimators._timing import Timing, busy, clocked, mark_busy, paired_ratio, square_product, time_of, turns
+from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.models.base import Energy
 from dgmbench.models.boltzmann import rbm
 
@@ -46,13 +49,14 @@ METRICS = {
 # Numbers that come from a clock: equal inputs do not give them again.
 CLOCK_READINGS = frozenset(METRICS)
 SMOKE: dict = {"epochs": 3, "repeats": 2, "sweeps": 2, "units": 10, "batch_size": 20, "hidden": 5}
+_SQUARES = 3  # square products in a turn, whose median is the turn's reading
 _STATE = {"weights", "visible_bias", "hidden_bias", "base_bias"}
 
 
 class Settings(EstimatorSettings):
     hidden: int = Field(500, ge=1, description="Hidden units of the machines whose epochs are timed.")
     batch_size: int = Field(100, ge=1, description="Examples in a minibatch, and chains, of the epochs that are timed.")
-    epochs: int = Field(4, ge=2, description="Epochs of both programs; the first warms up, the others are timed.")
+    epochs: int = Field(4, ge=2, description="Epochs of each program that are timed, each after one that warms up.")
     repeats: int = Field(10, ge=1, description="Readings of sweeps, products, bits and annealing, each.")
     chains: int = Field(1000, ge=1, description="Chains of sweeps and of annealing.")
     sweeps: int = Field(40, ge=1, description="Sweeps in a reading.")
@@ -63,7 +67,7 @@ class Settings(EstimatorSettings):
 def scorings(settings: Settings, examples: int) -> float:
     # Two programs that train; sweeps and temperatures cost as many chains' scores.
     chains = settings.repeats * settings.chains * (settings.sweeps + 3.0 * settings.temperatures)
-    return 12.0 * settings.epochs * examples + chains
+    return 24.0 * (settings.epochs + 1) * examples + chains
 
 
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
@@ -88,20 +92,26 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
             f"there are {len(data.train):,} training examples, not {settings.batch_size:,}: set batch_size to "
             f"{len(data.train)} or fewer."
         )
-    shared = {key: getattr(settings, key) for key in ("hidden", "batch_size", "epochs")}
-    spec = rbm.Spec(chains=settings.batch_size, learning_rate=0.01, **shared)
-    square, square_operations = square_product(bench.generator)
-    with bench.progress.task("time", total=3, unit="program") as task:
-        ours = time_epochs(data, spec, bench.generator)
-        task.advance(1)
-        peer = time_peer_epochs(data, spec, bench.generator)
-        task.advance(1)
-        programs = gibbs_programs(settings.chains, settings.units, settings.sweeps, bench.generator)
-        programs["annealing"] = annealing(
-            model.annealed_path(data), settings.temperatures, settings.chains, bench.generator
-        )
-        found = readings({**programs, "square": square}, settings.repeats)
-        task.advance(1)
+    spec = rbm.Spec(
+        hidden=settings.hidden,
+        batch_size=settings.batch_size,
+        chains=settings.batch_size,
+        epochs=2,
+        learning_rate=0.01,
+    )
+    generator = bench.generator
+    square, square_operations = square_product(generator)
+    training = {
+        "ours": lambda: time_epoch(data, spec, generator),
+        "peer": lambda: time_peer_epoch(data, spec, generator),
+    }
+    sampling = gibbs_programs(settings.chains, settings.units, settings.sweeps, generator)
+    path = model.annealed_path(data)
+    sampling["annealing"] = annealing(path, settings.temperatures, settings.chains, generator)
+    beside = {"square": clocked(square, _SQUARES)}
+    with bench.progress.task("time", total=settings.epochs + settings.repeats + 2, unit="turn") as task:
+        epoch = turns(training | beside, settings.epochs, task)
+        found = turns({name: clocked(program) for name, program in sampling.items()} | beside, settings.repeats, task)
     rate = square_operations / found["square"].seconds
     d, m = state["weights"].shape
     updates = len(data.train) // settings.batch_size
@@ -116,19 +126,24 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     sweeps["chain_sweeps_per_second"] = settings.chains * settings.sweeps / found["gibbs"].seconds
     temperatures = {"chains": settings.chains, "dimensions": d, "hidden": m, **common}
     temperatures["temperatures_per_second"] = moves / found["annealing"].seconds
-    return Estimates(
-        [
-            time_of("seconds_per_epoch", ours, 1, epochs),
-            time_of("peer_seconds_per_epoch", peer, 1, epochs),
-            ratio_of("speed_ratio", peer, ours, epochs),
-            share_of("epoch_rate_share", of_epoch, ours, found["square"], square_operations, epochs),
-            time_of("seconds_per_sweep", found["gibbs"], settings.sweeps, sweeps),
-            ratio_of("gibbs_over_products", found["gibbs"], found["products"], sweeps),
-            ratio_of("bits_over_products", found["bits"], found["products"], sweeps),
-            share_of("gibbs_rate_share", of_sweeps, found["gibbs"], found["square"], square_operations, sweeps),
-            time_of("seconds_per_temperature", found["annealing"], moves, temperatures),
-            share_of(
-                "ais_rate_share", of_annealing, found["annealing"], found["square"], square_operations, temperatures
-            ),
-        ]
-    )
+
+    def share(metric: str, operations: float, times: dict[str, Timing], name: str, evidence: dict) -> Estimate:
+        return paired_ratio(metric, times["square"], times[name], evidence, operations / square_operations)
+
+    of_training = [
+        time_of("seconds_per_epoch", epoch["ours"], 1, epochs),
+        time_of("peer_seconds_per_epoch", epoch["peer"], 1, epochs),
+        paired_ratio("speed_ratio", epoch["peer"], epoch["ours"], epochs),
+        share("epoch_rate_share", of_epoch, epoch, "ours", epochs),
+    ]
+    of_sampling = [
+        time_of("seconds_per_sweep", found["gibbs"], settings.sweeps, sweeps),
+        paired_ratio("gibbs_over_products", found["gibbs"], found["products"], sweeps),
+        paired_ratio("bits_over_products", found["bits"], found["products"], sweeps),
+        share("gibbs_rate_share", of_sweeps, found, "gibbs", sweeps),
+        time_of("seconds_per_temperature", found["annealing"], moves, temperatures),
+        share("ais_rate_share", of_annealing, found, "annealing", temperatures),
+    ]
+    mark_busy(of_training, busy(epoch["square"]))
+    mark_busy(of_sampling, busy(found["square"]))
+    return Estimates([*of_training, *of_sampling])

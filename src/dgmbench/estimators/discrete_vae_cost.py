@@ -1,8 +1,7 @@
-"""What discrete variational autoencoders cost: a training step, its sampler, many-sample evaluation, several seeds.
+"""What discrete variational autoencoders cost: a training step, its sampler, and many-sample evaluation.
 
     sampler_share     = time of the negative phase's chains alone / time of a step
     share of the rate = (floating-point operations of a program's products / its seconds) / the machine's rate
-    together_speedup  = time of training every seed after the other / time of training them at once, a thread for each
 
 with the rate, operations a second, of a large square product. A step is one update of new networks, with all that the
 model's spec says (draws, chains, sweeps), less the validation bound, which is measured far more rarely; backward passes
@@ -19,19 +18,23 @@ Reference: Vahdat, Andriyash and Macready, "DVAE#: Discrete variational autoenco
 NeurIPS 2018, section 4: what is trained and evaluated; no time is published there.
 """
 
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-
-import numpy as np
 import torch
 from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
-from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import importance_weighted
-from dgmbench.estimators._timing import Clocked, Timing, paired_ratio, square_product, time_of, turns
+from dgmbench.estimators._discrete_timing import discrete, time_steps
+from dgmbench.estimators._timing import (
+    LARGEST_SHARE,
+    Timing,
+    busy,
+    clocked,
+    mark_busy,
+    paired_ratio,
+    square_product,
+    time_of,
+    turns,
+)
 from dgmbench.estimators.base import Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.estimators.importance_weighted_ais import Normalised
 from dgmbench.models.base import VariationalBound
@@ -45,15 +48,11 @@ METRICS = {
     "step_rate_share": Metric("ratio", "score", "higher", "a step's share of the machine's rate"),
     "examples_per_second": Metric("examples/second", "score", "higher", "examples evaluated with k draws a second"),
     "evaluation_rate_share": Metric("ratio", "score", "higher", "the evaluation's share of the machine's rate"),
-    "together_speedup": Metric("ratio", "score", "higher", "seeds one after the other over seeds at once"),
 }
 # Numbers that come from a clock: equal inputs do not give them again.
 CLOCK_READINGS = frozenset(METRICS)
-SMOKE: dict = {"steps": 2, "turns": 2, "k": 20, "seeds": 2}
-_WARM_UP = 2  # steps that are not counted
+SMOKE: dict = {"steps": 2, "turns": 2, "k": 20}
 _CALLS = 3  # of the sampler and of the square product in a turn, whose median is the turn's reading
-_LARGEST_SHARE = 1.05
-_LARGEST_SPREAD = 1.3  # of the square product's upper quartile over its median
 
 
 class Settings(EstimatorSettings):
@@ -62,12 +61,10 @@ class Settings(EstimatorSettings):
     k: int = Field(4000, ge=1, description="Draws for each example that is evaluated.")
     evaluated: int = Field(20, ge=1, description="Examples in a reading of the evaluation.")
     rows_per_call: int = Field(1000, ge=1, description="The most draws at once in the evaluation.")
-    seeds: int = Field(5, ge=2, description="Seeds that are trained together, and one after the other.")
 
 
 def scorings(settings: Settings, examples: int) -> float:
-    steps = 600.0 * (settings.steps + _WARM_UP) * (1 + 2 * settings.seeds)
-    return (settings.turns + 1.0) * (steps + settings.evaluated * settings.k)
+    return (settings.turns + 1.0) * (600.0 * settings.steps + settings.evaluated * settings.k)
 
 
 def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
@@ -78,12 +75,8 @@ def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: 
     Raises:
         CannotBeDone: the model is no discrete variational autoencoder.
     """
-    if not isinstance(model, DiscreteAutoencoder):
-        raise CannotBeDone(
-            "only discrete variational autoencoders can be timed: write 'model: dvae', 'dvae_pp' or 'dvae_sharp' in "
-            "the row, or take the evaluation out of it."
-        )
-    generator, spec = bench.generator, model.spec
+    model = discrete(model)
+    generator, spec, device = bench.generator, model.spec, bench.device.type
     x = data.splits[settings.split].take(slice(0, settings.evaluated), generator).to(bench.device)
     drawing = importance_weighted.Settings(k=settings.k, rows_per_call=settings.rows_per_call)
     negative = NegativePhase(model.machine, spec.negative_phase, spec.chains, spec.sweeps, generator)
@@ -95,11 +88,9 @@ def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: 
 
     programs = {
         "step": lambda: time_steps(model, data, settings.steps, 0, bench.device).seconds,
-        "sampler": lambda: _median_seconds(lambda: negative.samples(model.machine, generator), _CALLS, bench.device),
-        "evaluation": lambda: _median_seconds(evaluate, 1, bench.device),
-        "square": lambda: _median_seconds(square, _CALLS, bench.device),
-        "apart": lambda: seconds_of_seeds(model, data, settings, 1, bench),
-        "together": lambda: seconds_of_seeds(model, data, settings, settings.seeds, bench),
+        "sampler": clocked(lambda: negative.samples(model.machine, generator), _CALLS, device),
+        "evaluation": clocked(evaluate, 1, device),
+        "square": clocked(square, _CALLS, device),
     }
     with bench.progress.task("time", total=settings.turns + 1, unit="turn") as task:
         found = turns(programs, settings.turns, task)
@@ -114,63 +105,27 @@ def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: 
     of_steps = {"steps": settings.steps, "batch_size": batch, "samples_k": spec.samples_k, **common}
     of_steps |= {"chains": spec.chains, "sweeps": spec.sweeps}
     of_evaluations = {"k": settings.k, "evaluated": len(x), **common}
-    of_seeds = {"seeds": settings.seeds, **common}
-    of_seeds |= {"seconds_apart": found["apart"].seconds, "seconds_together": found["together"].seconds}
     step_scale, evaluation_scale = of_step / square_operations, of_evaluation / square_operations
     a_second = Timing((1.0,) * settings.turns)  # a second over seconds for an example is examples a second
+    shares = paired_ratio("sampler_share", found["sampler"], step, of_steps)
     numbers = Estimates(
         [
             time_of("milliseconds_per_step", step, 1e-3, of_steps),
-            paired_ratio("sampler_share", found["sampler"], step, of_steps),
+            shares,
             paired_ratio("step_rate_share", square_times, step, of_steps, step_scale),
             paired_ratio("examples_per_second", a_second, found["evaluation"], of_evaluations, len(x)),
             paired_ratio("evaluation_rate_share", square_times, found["evaluation"], of_evaluations, evaluation_scale),
-            paired_ratio("together_speedup", found["apart"], found["together"], of_seeds),
         ]
     )
-    reason = _busy(numbers.numbers[1].value, square_times)
-    if reason is not None:
-        for number in numbers.numbers:
-            number.converged = False
-            number.evidence["not_converged_because"] = reason
+    mark_busy(numbers.numbers, _too_large(shares.value) or busy(square_times))
     return numbers
 
 
-def _busy(sampler_share: float, square: Timing) -> str | None:
-    """Why the readings cannot be those of a machine that did nothing else, if they cannot."""
-    if sampler_share > _LARGEST_SHARE:
+def _too_large(sampler_share: float) -> str | None:
+    """Why the sampler's readings cannot be a part of the step's, if they cannot."""
+    if sampler_share > LARGEST_SHARE:
         return f"the sampler alone took {sampler_share:.2f} of a step's time: time it on an idle machine"
-    spread = float(np.quantile(square.all_seconds, 0.75)) / square.seconds
-    if spread > _LARGEST_SPREAD:
-        return f"a quarter of the square products took {spread:.2f} times their median: time it on an idle machine"
     return None
-
-
-def time_steps(model: DiscreteAutoencoder, data: Dataset, steps: int, seed: int, device: torch.device) -> Timing:
-    """Training steps of a new model of the same spec, after two that warm up.
-
-    They are the first of a training so long that neither schedules nor the validation bound begin in them.
-    """
-    generator = torch.Generator(device).manual_seed(seed)
-    spec = model.spec.model_copy(update={"iterations": 1_000_000_000, "validations": 1})
-    session = Clocked(generator, most=steps + _WARM_UP)
-    type(model)(spec, data.dimension).fit(data, session)
-    return Timing(tuple(np.diff(session.clock)[_WARM_UP:].tolist()))
-
-
-def seconds_of_seeds(
-    model: DiscreteAutoencoder, data: Dataset, settings: Settings, at_once: int, bench: Workbench
-) -> float:
-    """Seconds of training all seeds, so many at once, each in its own thread (on a GPU, in its own stream)."""
-
-    def one(seed: int) -> None:
-        with torch.cuda.stream(torch.cuda.Stream()) if bench.device.type == "cuda" else nullcontext():
-            time_steps(model, data, settings.steps, seed, bench.device)
-
-    began = time.perf_counter()
-    with ThreadPoolExecutor(at_once) as pool:
-        list(pool.map(one, range(settings.seeds)))
-    return time.perf_counter() - began
 
 
 def multiplications(model: DiscreteAutoencoder) -> tuple[float, float]:
@@ -189,15 +144,3 @@ def multiplications(model: DiscreteAutoencoder) -> tuple[float, float]:
         else:
             each += weight.numel()
     return once, each
-
-
-def _median_seconds(program: Callable[[], object], calls: int, device: torch.device) -> float:
-    """The median over calls, each with its work done: an accelerator goes on after a call has come back."""
-    seconds = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        program()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))

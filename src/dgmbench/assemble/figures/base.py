@@ -66,6 +66,15 @@ class FigureOptions(BaseModel):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Arrays that a picture draws: of which row, their checksum, and whether they are on this machine."""
+
+    row: str
+    checksum: str | None
+    here: bool
+
+
+@dataclass(frozen=True)
 class FigureData:
     """What one experiment's figures are drawn from.
 
@@ -80,7 +89,7 @@ class FigureData:
         arrays: estimator that gives numbers too, of those that the main figure draws arrays of -> row -> name -> array,
             of the row's first seed and the estimator's first column.
         missing_arrays: estimator -> row -> why there are none of its arrays here.
-        sources: ending of the main picture's and the samples' name -> evaluation -> row, of all arrays that it draws.
+        sources: ending of the main picture's and the samples' name -> evaluation -> the arrays that it draws.
     """
 
     title: str
@@ -92,7 +101,7 @@ class FigureData:
     labels: dict[str, str]
     arrays: dict[str, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
     missing_arrays: dict[str, dict[str, str]] = field(default_factory=dict)
-    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Source]] = field(default_factory=dict)
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dgmbench.assemble.earlier import MAIN, SAMPLES, Earlier, kept_note
+from dgmbench.assemble.earlier import MAIN, SAMPLES, Earlier, kept_note, stands
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.figures import samples, training
-from dgmbench.assemble.figures.base import FORMATS, FigureData, save, style
+from dgmbench.assemble.figures.base import FORMATS, FigureData, Source, save, style
 from dgmbench.assemble.figures.registry import figure
 from dgmbench.assemble.ledger import COLUMNS, records
-from dgmbench.assemble.outcomes import DONE, Archive, NotHere, Outcome
+from dgmbench.assemble.outcomes import DONE, Archive, Outcome
 from dgmbench.config import checked
 from dgmbench.data import catalogue
 from dgmbench.runs import PICTURE, Plan
@@ -27,11 +27,11 @@ def draw_all(
 ) -> tuple[list[Path], dict[str, dict[str, Any]]]:
     """Write the main figure, the samples and the training curves, each as SVG, PNG and PDF.
 
-    A picture of arrays that are not all on this machine stands as it was drawn `earlier`.
+    A picture that was drawn `earlier`, of arrays that are not on this machine any more, stands.
 
     Returns:
-        the paths of all three; and of the first two the evaluations that they are drawn from, with a note of what a
-        picture that stands does not show.
+        the paths of all three; and of the first two which arrays they are drawn from (evaluation -> checksum), with a
+        note of what a picture that stands does not show.
 
     Raises:
         UserError: there is no such figure, or it has no such option.
@@ -43,23 +43,19 @@ def draw_all(
         SAMPLES: lambda: samples.draw(data, samples.Options()),
         TRAINING: lambda: training.draw(data, training.Options()),
     }
-    written, drawn_from = [], {}
-    absent = {
-        MAIN: [why for rows in data.missing_arrays.values() for why in rows.values()],
-        SAMPLES: list(data.missing.values()),
-    }
+    written, pictures = [], {}
     with style():
         for suffix, draw in drawing.items():
-            count, wanted = sum(isinstance(w, NotHere) for w in absent.get(suffix, ())), data.sources.get(suffix, {})
-            if count and earlier is not None and suffix in earlier.pictures:
-                ids = earlier.pictures[suffix]
+            sources, drawn = data.sources.get(suffix, {}), None if earlier is None else earlier.pictures.get(suffix)
+            if drawn is not None and stands(drawn, sources):
                 written += [folder / f"{experiment}{suffix}.{ending}" for ending in FORMATS]
-                drawn_from[suffix] = {"evaluations": ids, "kept": kept_note(count, ids, wanted, data.labels)}
+                pictures[suffix] = {"drawn_from": drawn, "kept": kept_note(drawn, sources, data.labels)}
                 continue
             written += save(draw(), folder, f"{experiment}{suffix}")
-            if suffix in absent:
-                drawn_from[suffix] = {"evaluations": sorted(wanted), "kept": ""}
-    return written, drawn_from
+            if suffix in data.sources:
+                read = {identity: source.checksum for identity, source in sorted(sources.items()) if source.here}
+                pictures[suffix] = {"drawn_from": read, "kept": ""}
+    return written, pictures
 
 
 def gather(
@@ -78,12 +74,12 @@ def gather(
     found: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    sources: dict[str, dict[str, str]] = {MAIN: {}, SAMPLES: {}}
+    sources: dict[str, dict[str, Source]] = {MAIN: {}, SAMPLES: {}}
     for entry in entries:
         if entry.metric != PICTURE or not entry.outcomes or entry.selected:
             continue
         array = _samples(entry, archive)
-        sources[SAMPLES] |= _source(entry)
+        sources[SAMPLES] |= _source(entry, archive)
         if isinstance(array, str):
             missing[entry.row] = array
         else:
@@ -95,7 +91,7 @@ def gather(
         if entry.metric != PICTURE and entry.outcomes and not entry.selected and entry.estimator in drawn:
             first.setdefault((entry.estimator, entry.row), entry)
     for entry in first.values():
-        sources[MAIN] |= _source(entry)
+        sources[MAIN] |= _source(entry, archive)
     arrays, missing_arrays = _arrays_of_numbers(first, archive)
     return FigureData(
         title,
@@ -157,10 +153,16 @@ def _first(entry: Entry) -> Outcome | None:
     return next((outcome for outcome in entry.outcomes if outcome.status == DONE), None)
 
 
-def _source(entry: Entry) -> dict[str, str]:
-    """Evaluation -> row of the arrays that a picture draws of a cell; nothing where no seed has come out."""
+def _source(entry: Entry, archive: Archive) -> dict[str, Source]:
+    """Evaluation -> the arrays that a picture draws of a cell; nothing where none were written."""
     first = _first(entry)
-    return {} if first is None else {first.evaluation: entry.row}
+    if first is None:
+        return {}
+    record = archive.evaluation(first.run, first.evaluation)
+    path = archive.blob(record, "arrays")
+    if path is None:
+        return {}
+    return {first.evaluation: Source(entry.row, record["files"]["arrays"].get("sha256"), path.is_file())}
 
 
 def _arrays(entry: Entry, archive: Archive, what: str) -> dict[str, np.ndarray] | str:
@@ -172,7 +174,7 @@ def _arrays(entry: Entry, archive: Archive, what: str) -> dict[str, np.ndarray] 
     if path is None:
         return f"the estimator wrote no {what}"
     if not path.is_file():
-        return NotHere(f"the {what} are not on this machine (dvc pull fetches them)")
+        return f"the {what} are not on this machine (dvc pull fetches them)"
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays}
 
