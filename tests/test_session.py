@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dgmbench.errors import Diverged
+from dgmbench.progress import plural
 from dgmbench.training.session import Session
 
 STEPS = 7
@@ -109,3 +110,10 @@ def test_discard_removes_the_checkpoint(tmp_path):
     assert path.is_file()
     it.discard()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("unit", "units"), [("epoch", "epochs"), ("minibatch", "minibatches"), ("patch", "patches"), ("step", "steps")]
+)
+def test_units_of_progress_in_the_plural(unit, units):
+    assert plural(unit) == units

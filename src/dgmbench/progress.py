@@ -10,7 +10,7 @@ from dgmbench.format import duration
 
 
 def plural(unit: str) -> str:
-    return f"{unit}es" if unit.endswith(("ch", "sh", "s", "x")) else f"{unit}s"
+    return f"{unit}es" if unit.endswith(("tch", "sh", "s", "x")) else f"{unit}s"
 
 
 class Task(Protocol):
