@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from dgmbench.assemble.published import UNVERIFIED, is_unverified
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
 from dgmbench.params import Params
@@ -108,11 +109,12 @@ def _ledger_rows() -> Iterator[str]:
         what = f"{row['metric'].replace('_', ' ')} ({row['kind']}, {row['unit']})"
         seeds = f"{row['n_seeds']} seed{'s' if str(row['n_seeds']) != '1' else ''}"
         obtained = f"{float(row['obtained']):.2f} ({'; '.join(filter(None, [uncertainty, seeds]))})"
-        chosen = "" if row["variant"] in row["row"] else f" {row['variant']}"
-        name = f"{row['experiment']}: {row['row']}{chosen}"
+        chosen = "" if row["variant"] in row["row"] else f" ({row['variant']})"
+        name = f"{row['experiment']}: `{row['row']}`{chosen}"
         published = f"{float(row['published']):.2f}" + (
             f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
         )
+        published += f" ({UNVERIFIED})" if is_unverified(row["published_protocol"]) else ""
         verdict = row["verdict"] + ("" if row["status"] == "done" else f" ({row['status']})")
         yield f"| {row['dataset']} | {name} | {what} | {obtained} | {published} | {verdict} |"
 

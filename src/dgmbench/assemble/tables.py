@@ -12,7 +12,8 @@ from dgmbench.format import number, spread
 KINDS = {
     "exact": "computed exactly, without approximation",
     "lower-bound": "in expectation at most the true value, so that it can lie above it by its uncertainty",
-    "upper-bound": "in expectation at least the true value, so that it can lie below it by its uncertainty",
+    "upper-bound": "in expectation at least the true value, as far as the chains that give it follow their target: "
+    "it can lie below it by its uncertainty, and by more where a note says that they do not",
     "estimate": "estimates the true value, and may miss it to either side",
     "parzen": "log-likelihood of a kernel density fitted to samples: compare with other Parzen values alone",
     "score": "a score on its own scale, and no likelihood",

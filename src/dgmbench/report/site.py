@@ -29,7 +29,7 @@ VERDICT_MEANINGS = {
     "better": "beyond the tolerance, in the metric's better direction",
     "worse": "beyond the tolerance, in the other direction",
     "protocol differs": "another kind, data or protocol than the published number: not compared",
-    "pending": "not computed yet; the reason says why",
+    "pending": "not computed yet, or not converged; the reason says which",
     "failed": "the run diverged, or the estimator failed or refused; the reason says why",
     "not published": "no published number stands beside it",
 }
