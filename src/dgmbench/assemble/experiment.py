@@ -11,7 +11,7 @@ from dgmbench.assemble.order import order_cells, order_records
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.provenance import provenance
 from dgmbench.assemble.tables import row_labels, view
-from dgmbench.assemble.tables_text import latex, markdown, markdown_of_training
+from dgmbench.assemble.tables_text import latex, markdown
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import write_json, write_text
 from dgmbench.layout import Layout
@@ -76,7 +76,7 @@ def assemble_plan(
     training = training_cost.training_records(entries, archive)
     texts = {
         f"{name}.csv": to_csv(rows),
-        f"{name}.md": markdown(human) + markdown_of_training(training_cost.printed(training, labels)),
+        f"{name}.md": markdown(human),
         f"{name}.tex": latex(human),
         # Headings alone where nothing is compared: the rules declare the file for every experiment.
         f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),

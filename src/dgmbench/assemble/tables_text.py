@@ -56,16 +56,6 @@ def markdown(view: View) -> str:
     return "\n".join(lines)
 
 
-def markdown_of_training(lines: list[dict[str, str]]) -> str:
-    """What training took (`training_cost.printed`), as a section below the table; '' where nothing was trained."""
-    if not lines:
-        return ""
-    heads = list(lines[0])
-    rows = ["| " + " | ".join(escape_markdown(line[head]) for head in heads) + " |" for line in lines]
-    table = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1), *rows]
-    return "\n".join(["", "**What training took**: readings of the machines that are named", "", *table, ""])
-
-
 def _markdown_cell(cell: TableCell) -> str:
     if cell.record is None:
         return MISSING

@@ -8,8 +8,9 @@
                       of the training data, where several processes train together
 
 These are readings of a clock and of one machine, and of whatever else it did meanwhile: no estimator's measurement, for
-which the tables of cost are. Data are loaded, parameters are started and checkpoints are written within them. Where a
-training was continued, `machine` is the one that ended it.
+which the tables of cost are; nor are they bits that repeat, so that they stand in no other table. Data are loaded,
+parameters are started and checkpoints are written within them. Where a training was continued, `machine` is the one
+that ended it.
 """
 
 import csv
@@ -66,7 +67,7 @@ def _parsed(name: str, text: str) -> Any:
 
 
 def printed(lines: Iterable[Record], labels: dict[str, str]) -> list[dict[str, str]]:
-    """Heading -> text, of each line, as tables show it to a person; the share exchanged where any row has one."""
+    """Heading -> text, of each line, as the page shows it to a person; the share exchanged where any row has one."""
     lines = list(lines)
     shared = any(line["exchanged_share"] is not None for line in lines)
     found = []
