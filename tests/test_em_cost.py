@@ -12,7 +12,6 @@ from scipy.stats import linregress, multivariate_normal
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators import _em_timing, em_cost, em_scaling
-from dgmbench.estimators._timing import Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.density.gaussian import Model as Gaussian
 from dgmbench.models.mixtures import _fitting, gmm, student_t_mixture
@@ -61,7 +60,7 @@ def log_likelihood(mixture, z):
 
 
 def test_readings_of_a_busy_machine_say_so(model, data, monkeypatch):
-    products = {name: _em_timing.Program(Timing((t, t))) for name, t in (("slow", 9.0), ("fast", 1e-9))}
+    products = {"slow": _em_timing.Timing((9.0, 9.0, 9.0)), "fast": _em_timing.Timing((1e-9, 1e-9, 1e-9))}
     for name, quiet in (("slow", False), ("fast", True)):
         monkeypatch.setattr(em_cost, "time_products", lambda *_, found=products[name]: found)
         for metric, number in estimate(model, data, iterations=3).items():
@@ -86,10 +85,17 @@ def test_every_declared_number_is_there_finite_and_times_are_positive(model, dat
         else:
             assert number.estimator_se == 0
     assert found["seconds_per_iteration"].evidence["threads"] == torch.get_num_threads()
-    assert len(found["seconds_per_iteration"].evidence["seconds"]) == 3
-    assert len(found["peer_seconds_per_iteration"].evidence["seconds"]) == 3
+    assert len(found["seconds_per_iteration"].evidence["seconds"]) == 4
+    assert len(found["peer_seconds_per_iteration"].evidence["seconds"]) == 4
     ratio = found["peer_seconds_per_iteration"].value / found["seconds_per_iteration"].value
     assert found["speed_ratio"].value == pytest.approx(ratio)
+
+
+def test_the_first_iteration_is_not_timed_and_one_reading_has_no_standard_error():
+    timing = _em_timing.Timing((100.0, 3.0, 1.0, 2.0))
+    assert timing.seconds == 2
+    assert timing.standard_error == pytest.approx(math.sqrt(math.pi / 2) / math.sqrt(3))
+    assert _em_timing.Timing((100.0, 3.0)).standard_error is None
 
 
 def test_two_iterations_give_times_without_standard_errors(model, data):
@@ -221,7 +227,7 @@ def test_scaling_measures_every_size_of_its_axis(model, data, monkeypatch, axis,
     def clock(power):
         def timed(z, start, precision, settings):
             size = {"examples": z.shape[0], "components": len(start.means), "dimensions": z.shape[1]}[axis]
-            return _em_timing.Program(Timing((1e-3 * size**power,)))
+            return _em_timing.Timing((9.0, 1e-3 * size**power))
 
         return timed
 

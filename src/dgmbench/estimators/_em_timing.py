@@ -9,7 +9,6 @@ Royal Statistical Society B 39(1), 1977.
 import math
 import time
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators._timing import Timing
 from dgmbench.estimators.base import EstimatorSettings
 from dgmbench.models.base import Density
 from dgmbench.models.density._gaussian import cholesky_factor, chunk_rows, mean_and_covariance
@@ -28,6 +26,8 @@ from dgmbench.models.mixtures._em import Workspace, moments, natural_parameters
 
 PRECISIONS = ("float32", "float64")
 _STATE = {"log_weights", "means", "factors"}
+# Standard error of a median over that of a mean, of many normal readings.
+_MEDIAN = math.sqrt(math.pi / 2)
 
 
 class TimingSettings(EstimatorSettings):
@@ -64,15 +64,22 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Program:
-    """Seconds of every iteration after the first, which warms up, and the mean log-likelihood at the end, nats."""
+class Timing:
+    """Seconds of every iteration (t,), the first of which warms up, and the mean log-likelihood at the end, nats."""
 
-    timing: Timing
+    all_seconds: tuple[float, ...]
     log_likelihood: float = math.nan
 
+    @property
+    def seconds(self) -> float:
+        """Median over the iterations after the first."""
+        return float(np.median(self.all_seconds[1:]))
 
-def _after_the_first(seconds: Iterable[float]) -> Timing:
-    return Timing(tuple(seconds)[1:])
+    @property
+    def standard_error(self) -> float | None:
+        """Of the median, as if readings were normal; None where only one is left."""
+        timed = self.all_seconds[1:]
+        return _MEDIAN * float(np.std(timed, ddof=1)) / math.sqrt(len(timed)) if len(timed) > 1 else None
 
 
 def common_start(
@@ -133,7 +140,7 @@ def common_start(
     return mixture, z
 
 
-def time_ours(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Program:
+def time_ours(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Timing:
     """EM from `start` on z (n, d), as `models/mixtures` does it, without re-seeding of empty components.
 
     Raises:
@@ -157,10 +164,10 @@ def time_ours(z: Tensor, start: Mixture, precision: str, settings: TimingSetting
                 f"ridge {settings.ridge:g}: set a larger ridge, or fewer components."
             )
     theta = natural_parameters(log_weights, means, factors)
-    return Program(_after_the_first(seconds), float(workspace.log_prob(z, theta).mean(dtype=torch.float64)))
+    return Timing(tuple(seconds), float(workspace.log_prob(z, theta).mean(dtype=torch.float64)))
 
 
-def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Program:
+def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Timing:
     """`sklearn.mixture.GaussianMixture` from the same start on the same z, with as many threads as torch has.
 
     An iteration lasts from one E-step's beginning to the next one's; the E-step that scikit-learn does after the last
@@ -217,10 +224,10 @@ def time_peer(z: Tensor, start: Mixture, precision: str, settings: TimingSetting
             f"this scikit-learn computes in {', '.join(sorted(map(str, arithmetic)))} where {precision} is timed: "
             "install the version that constraints.txt names."
         )
-    return Program(_after_the_first(np.diff(clock).tolist()), log_likelihood[-1])
+    return Timing(tuple(np.diff(clock).tolist()), log_likelihood[-1])
 
 
-def time_products(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Program:
+def time_products(z: Tensor, start: Mixture, precision: str, settings: TimingSettings) -> Timing:
     """The two matrix products of an iteration and nothing else, on buffers of the same shapes and ordinary numbers."""
     z = z.to(getattr(torch, precision))
     k, d = start.means.shape
@@ -237,4 +244,4 @@ def time_products(z: Tensor, start: Mixture, precision: str, settings: TimingSet
             torch.mm(theta, features[:, :m], out=scores[:, :m])
             torch.mm(responsibilities[:, :m], features[:, :m].T, out=sums)
         seconds.append(time.perf_counter() - began)
-    return Program(_after_the_first(seconds))
+    return Timing(tuple(seconds))

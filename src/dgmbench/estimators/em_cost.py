@@ -20,20 +20,22 @@ Royal Statistical Society B 39(1), 1977; the peer: Pedregosa et al., "Scikit-lea
 of Machine Learning Research 12, 2011.
 """
 
+import math
+from typing import Any
+
 import torch
 from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.estimators._em_timing import (
     PRECISIONS,
-    Program,
+    Timing,
     TimingSettings,
     common_start,
     time_ours,
     time_peer,
     time_products,
 )
-from dgmbench.estimators._timing import LARGEST_SHARE, mark_busy, ratio_of, time_of
 from dgmbench.estimators.base import Estimate, Estimates, Metric, Workbench
 from dgmbench.models.base import Density
 
@@ -53,6 +55,8 @@ METRICS = {
 # Numbers that come from a clock: equal inputs do not give them again.
 CLOCK_READINGS = frozenset({"seconds_per_iteration", "peer_seconds_per_iteration", "speed_ratio", "gemm_share"})
 SMOKE: dict = {"iterations": 4}
+
+_LARGEST_SHARE = 1.05
 
 
 class Settings(TimingSettings):
@@ -93,29 +97,37 @@ def estimate(model: Density, data: Dataset, settings: Settings, bench: Workbench
     sizes = {"examples": len(z), "components": start.means.shape[0], "dimensions": start.means.shape[1]}
     gap = beside.log_likelihood - peer.log_likelihood
     both = {"log_likelihood": beside.log_likelihood, "peer_log_likelihood": peer.log_likelihood}
+    share = products.seconds / own.seconds
     of_arithmetic = {f"log_likelihood_{precision}": ours[precision].log_likelihood for precision in PRECISIONS}
-    gemm = ratio_of("gemm_share", products.timing, own.timing, {"products_seconds": list(products.timing.all_seconds)})
     numbers = Estimates(
         [
             _time("seconds_per_iteration", own, sizes),
             _time("peer_seconds_per_iteration", peer, {**sizes, "examples": len(shared)}),
-            ratio_of("speed_ratio", peer.timing, beside.timing, {"examples": len(shared)}),
+            _ratio("speed_ratio", peer, beside, {"examples": len(shared)}),
             Estimate("log_likelihood_gap", gap, evidence={"examples": len(shared), **both}),
             Estimate(
                 "float32_gap", ours["float32"].log_likelihood - ours["float64"].log_likelihood, evidence=of_arithmetic
             ),
-            gemm,
+            _ratio("gemm_share", products, own, {"products_seconds": list(products.all_seconds)}),
         ]
     )
-    readings = [number for number in numbers.numbers if number.metric in CLOCK_READINGS]
-    mark_busy(readings, _too_large(gemm.value))
+    if share > _LARGEST_SHARE:
+        for number in numbers.numbers:
+            if number.metric in CLOCK_READINGS:
+                number.converged = False
+                reason = f"the products alone took {share:.2f} of the whole iteration's time"
+                number.evidence["not_converged_because"] = reason
     return numbers
 
 
-def _time(metric: str, program: Program, sizes: dict[str, int]) -> Estimate:
-    return time_of(metric, program.timing, 1, {**sizes, "threads": torch.get_num_threads()})
+def _time(metric: str, timing: Timing, sizes: dict[str, int]) -> Estimate:
+    evidence = {**sizes, "threads": torch.get_num_threads(), "seconds": list(timing.all_seconds)}
+    return Estimate(metric, timing.seconds, estimator_se=timing.standard_error, evidence=evidence)
 
 
-def _too_large(share: float) -> str | None:
-    """Why the readings of the products cannot be a part of the whole iteration's, if they cannot."""
-    return f"the products alone took {share:.2f} of the whole iteration's time" if share > LARGEST_SHARE else None
+def _ratio(metric: str, above: Timing, below: Timing, evidence: dict[str, Any]) -> Estimate:
+    """A ratio of two medians, with the standard error that theirs give to first order."""
+    ratio, error = above.seconds / below.seconds, None
+    if above.standard_error is not None and below.standard_error is not None:
+        error = ratio * math.hypot(above.standard_error / above.seconds, below.standard_error / below.seconds)
+    return Estimate(metric, ratio, estimator_se=error, evidence=evidence)

@@ -74,8 +74,8 @@ def estimate(model: Density, data: Dataset, settings: Settings, bench: Workbench
         for size in settings.sizes:
             sized = settings.model_copy(update={settings.axis: size})
             start, z = common_start(model, data, sized, bench.device)
-            found["exponent"].append(time_ours(z, start, settings.precision, sized).timing.seconds)
-            found["peer_exponent"].append(time_peer(z, start, settings.precision, sized).timing.seconds)
+            found["exponent"].append(time_ours(z, start, settings.precision, sized).seconds)
+            found["peer_exponent"].append(time_peer(z, start, settings.precision, sized).seconds)
             task.advance(1)
     numbers = []
     for metric, seconds in found.items():
