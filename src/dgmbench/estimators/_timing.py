@@ -127,22 +127,7 @@ def time_of(metric: str, timing: Timing, of: float, evidence: dict[str, Any]) ->
     return Estimate(metric, timing.seconds / of, estimator_se=error, evidence={**evidence, "seconds": seconds})
 
 
-def ratio_of(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
-    """A ratio of two medians, with the standard error that theirs give to first order."""
-    ratio, error = scale * above.seconds / below.seconds, None
-    if above.standard_error is not None and below.standard_error is not None:
-        error = ratio * math.hypot(above.standard_error / above.seconds, below.standard_error / below.seconds)
-    return Estimate(metric, ratio, estimator_se=error, evidence=evidence)
-
-
 def paired_ratio(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
     """The median of the ratios of readings that were taken in turn."""
     ratios = Timing(tuple(scale * a / b for a, b in zip(above.all_seconds, below.all_seconds, strict=True)))
     return Estimate(metric, ratios.seconds, estimator_se=ratios.standard_error, evidence=evidence)
-
-
-def share_of(
-    metric: str, operations: float, timing: Timing, square: Timing, square_operations: float, evidence: dict[str, Any]
-) -> Estimate:
-    """The share of the machine's rate of a program that takes so many operations."""
-    return ratio_of(metric, square, timing, evidence, operations / square_operations)
