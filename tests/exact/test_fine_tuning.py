@@ -37,7 +37,7 @@ def clusters(labels: bool = True, n: int = 600, d: int = 12) -> Dataset:
 
 def error(model: Features, data: Dataset, **settings):
     bench = Workbench(torch.Generator().manual_seed(1))
-    chosen = fine_tuning.Settings(**{"epochs": 20, "learning_rate": 0.01, **settings})
+    chosen = fine_tuning.Settings(**{"epochs": 20, "least_updates": 1, "learning_rate": 0.01, **settings})
     (number,) = fine_tuning.estimate(model, data, chosen, bench).numbers
     return number
 
@@ -69,6 +69,25 @@ def test_fewer_labels_are_the_first_of_more_and_cost_errors():
     bench = Workbench(torch.Generator())
     rows = [fine_tuning._labelled_examples(data.train, count, bench)[0].tolist() for count in (10, 40)]
     assert all(row in rows[1] for row in rows[0])
+
+
+def test_few_labels_are_passed_over_until_the_updates_are_enough():
+    data = clusters()
+    settings = {"labels": 30, "batch_size": 20, "epochs": 3}
+    assert error(Projections(12), data, **settings).evidence["updates"] == 6
+    assert error(Projections(12), data, **settings, least_updates=101).evidence["updates"] == 101
+    # 30 labels by 20: every pass is two minibatches, with each label once.
+    rows = list(fine_tuning._minibatches(30, 20, 5, torch.Generator().manual_seed(0)))
+    assert [len(part) for part in rows] == [20, 10, 20, 10, 20]
+    assert torch.cat(rows[:2]).unique().tolist() == torch.cat(rows[2:4]).unique().tolist() == list(range(30))
+    assert not torch.equal(torch.cat(rows[:2]), torch.cat(rows[2:4]))
+
+
+def test_the_last_update_is_always_measured():
+    """With one validation, what is kept is the network after the last update."""
+    for updates in (7, 50):
+        number = error(Projections(12), clusters(), epochs=1, least_updates=updates, validations=1)
+        assert number.evidence["update"] == number.evidence["updates"] == updates
 
 
 def test_training_leaves_the_model_as_it_was():
@@ -103,13 +122,13 @@ def test_the_penalty_is_on_weights_and_not_on_biases():
     assert torch.equal(layers[0][1].detach(), torch.full((2,), 0.5))
 
 
-def test_the_epoch_is_chosen_on_validation():
-    """Where validation labels are all wrong, what is kept is the epoch that has learnt least."""
+def test_the_update_is_chosen_on_validation():
+    """Where validation labels are all wrong, what is kept is the network that has learnt least."""
     right = clusters()
     validation = Split(right.validation.x, (right.validation.labels + 1) % 3)
     wrong = dataclasses.replace(right, splits={**right.splits, "validation": validation})
     good, bad = (error(Projections(12), data, epochs=30, learning_rate=0.001) for data in (right, wrong))
-    assert bad.evidence["epoch"] < good.evidence["epoch"]
+    assert bad.evidence["update"] < good.evidence["update"]
     assert bad.value > good.value + 10
     assert bad.evidence["validation_error_rate"] > 50
 

@@ -4,7 +4,9 @@
 
 W and b start at the model's recognition weights, learnt without labels, V and c at zero. `start: random` takes the same
 network with random weights: what pre-training is worth is the difference. `labels` are those that weights are fitted
-to: the epoch is chosen with the labels of the whole validation split, for every start alike.
+to: the update to stop at is chosen with the labels of the whole validation split, for every start alike. Few labels
+are passed over more often, `least_updates` times at least: a pass over 100 of them is two updates, over 50,000 a
+thousand.
 
 References: Hinton, Osindero and Teh, "A fast learning algorithm for deep belief nets", Neural Computation 18, 2006;
 Erhan et al., "Why does unsupervised pre-training help deep learning?", JMLR 11, 2010; random weights: Glorot and
@@ -12,7 +14,9 @@ Bengio, "Understanding the difficulty of training deep feedforward neural networ
 times as wide for sigmoid units as for tanh.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -35,7 +39,7 @@ METRICS = {
 _LABELLED_SEED = 20061801
 _EXAMPLES_AT_ONCE = 5000
 
-SMOKE = {"epochs": 2, "batch_size": 20}
+SMOKE = {"epochs": 2, "batch_size": 20, "least_updates": 4, "validations": 2}
 
 
 class Settings(EstimatorSettings):
@@ -48,20 +52,30 @@ class Settings(EstimatorSettings):
     tune: Literal["all", "softmax"] = Field(
         "all", description="What is trained: all layers, or the softmax layer only."
     )
-    epochs: int = Field(50, ge=1, description="Passes over the labelled examples.")
+    epochs: int = Field(50, ge=1, description="Passes over the labelled examples, where these are enough updates.")
+    least_updates: int = Field(
+        2000, ge=1, description="Updates at least: where the passes are fewer, they are repeated until they are."
+    )
+    validations: int = Field(
+        50,
+        ge=1,
+        description="Measurements of the validation error, at equal distances, the last after the last update.",
+    )
     batch_size: int = Field(50, ge=1, description="Examples in a minibatch; the last may be smaller.")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's step size; it falls linearly to zero.")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty (decay / 2) |W|^2 on all weights.")
 
 
 def scorings(settings: Settings, examples: int) -> float:
-    return 3.0 * settings.epochs * (settings.labels or 10 * examples) + examples
+    fitted = max(settings.epochs * (settings.labels or 10 * examples), settings.least_updates * settings.batch_size)
+    return 3.0 * fitted + settings.validations * examples
 
 
 def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """The error rate of the epoch with the least validation error (the first of equals), in percent.
+    """The error rate after the update with the least validation error (the first of equals), in percent.
 
-    `per_example` is 0 or 100; the evidence holds the validation error, the epoch, and how many labels were used.
+    `per_example` is 0 or 100; the evidence holds the validation error, the update that it was least after, of how many,
+    and how many labels were used.
 
     Raises:
         CannotBeDone: the dataset has no labels.
@@ -78,25 +92,33 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
     optimiser = _optimiser(layers if settings.tune == "all" else layers[-1:], settings)
 
     batches = math.ceil(len(x) / settings.batch_size)
+    total = max(settings.epochs * batches, settings.least_updates)
+    measured = {math.ceil(total * part / settings.validations) for part in range(1, settings.validations + 1)}
     best: tuple[float, int, list[tuple[Tensor, ...]]] = (math.inf, 0, [])
-    with bench.progress.task("fine-tune", total=settings.epochs, unit="epoch") as task:
-        for epoch in range(settings.epochs):
-            order = torch.randperm(len(x), generator=bench.generator, device=x.device)
-            for index, rows in enumerate(order.split(settings.batch_size)):
-                for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate * (1 - (epoch + index / batches) / settings.epochs)
-                loss = F.cross_entropy(_logits(x[rows], layers), y[rows])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            error = float(_wrong(data.validation, None, layers, bench).mean())
-            if error < best[0]:
-                best = error, epoch + 1, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
+    with bench.progress.task("fine-tune", total=total, unit="update") as task:
+        for update, rows in enumerate(_minibatches(len(x), settings.batch_size, total, bench.generator), 1):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * (1 - (update - 1) / total)
+            loss = F.cross_entropy(_logits(x[rows], layers), y[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if update in measured:
+                error = float(_wrong(data.validation, None, layers, bench).mean())
+                if error < best[0]:
+                    best = error, update, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
             task.advance()
     wrong = _wrong(data.splits[settings.split], settings.examples, best[2], bench)
-    chosen = {"validation_labels": len(data.validation), "validation_error_rate": best[0], "epoch": best[1]}
+    chosen = {"validation_labels": len(data.validation), "validation_error_rate": best[0]}
+    chosen |= {"update": best[1], "updates": total}
     evidence = {"labels": len(x), "classes": classes, **chosen}
     return Estimates([Estimate("error_rate", float(wrong.mean()), wrong, evidence=evidence)])
+
+
+def _minibatches(n: int, size: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows of so many minibatches: pass after pass over n examples, each in an order of its own."""
+    passes = (torch.randperm(n, generator=generator, device=generator.device).split(size) for _ in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(passes), count)
 
 
 def _labelled_examples(split: Split, count: int | None, bench: Workbench) -> tuple[Tensor, Tensor]:
