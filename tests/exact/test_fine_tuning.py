@@ -67,8 +67,32 @@ def test_fewer_labels_are_the_first_of_more_and_cost_errors():
     assert few.evidence["labels"] == 3
     assert few.value > many.value
     bench = Workbench(torch.Generator())
-    rows = [fine_tuning._labelled_examples(data.train, count, bench)[0].tolist() for count in (10, 40)]
+    rows = [fine_tuning._labelled_examples(data.train, count, 0, bench)[0].tolist() for count in (10, 40)]
     assert all(row in rows[1] for row in rows[0])
+
+
+def test_draws_of_labels_are_averaged_and_their_spread_is_the_error():
+    data = clusters()
+    number = error(Projections(12), data, labels=6, label_draws=4)
+    rates = [draw["error_rate"] for draw in number.evidence["draws"]]
+    assert len(set(rates)) > 1
+    assert number.value == pytest.approx(np.mean(rates))
+    assert number.estimator_se == pytest.approx(np.std(rates, ddof=1) / 2)
+    assert number.per_example.mean() == pytest.approx(number.value)
+    bench = Workbench(torch.Generator())
+    first, second = (fine_tuning._labelled_examples(data.train, 6, draw, bench)[0] for draw in (0, 1))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("labels", [None, 300])
+def test_where_all_have_labels_there_is_one_draw(labels):
+    number = error(Projections(12), clusters(), labels=labels, label_draws=4, epochs=2)
+    assert len(number.evidence["draws"]) == 1
+    assert number.estimator_se == 0
+
+
+def test_one_draw_of_labels_does_not_know_its_error():
+    assert error(Projections(12), clusters(), labels=6, epochs=2).estimator_se is None
 
 
 def test_few_labels_are_passed_over_until_the_updates_are_enough():
@@ -87,7 +111,7 @@ def test_the_last_update_is_always_measured():
     """With one validation, what is kept is the network after the last update."""
     for updates in (7, 50):
         number = error(Projections(12), clusters(), epochs=1, least_updates=updates, validations=1)
-        assert number.evidence["update"] == number.evidence["updates"] == updates
+        assert number.evidence["draws"][0]["update"] == number.evidence["updates"] == updates
 
 
 def test_training_leaves_the_model_as_it_was():
@@ -128,9 +152,9 @@ def test_the_update_is_chosen_on_validation():
     validation = Split(right.validation.x, (right.validation.labels + 1) % 3)
     wrong = dataclasses.replace(right, splits={**right.splits, "validation": validation})
     good, bad = (error(Projections(12), data, epochs=30, learning_rate=0.001) for data in (right, wrong))
-    assert bad.evidence["update"] < good.evidence["update"]
+    assert bad.evidence["draws"][0]["update"] < good.evidence["draws"][0]["update"]
     assert bad.value > good.value + 10
-    assert bad.evidence["validation_error_rate"] > 50
+    assert bad.evidence["draws"][0]["validation_error_rate"] > 50
 
 
 def test_data_without_labels_are_refused():

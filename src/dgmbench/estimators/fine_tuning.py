@@ -29,13 +29,14 @@ from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.models.base import Features
+from dgmbench.progress import Task
 
 REQUIRES = Features
 METRICS = {
     "error_rate": Metric("percent", "score", "lower", "Share of examples given a wrong label after fine-tuning.")
 }
 
-# The order of the labelled examples: the same for all models, so that they learn from the same ones.
+# Of the order of the labelled examples, draw by draw: the same for all models, which learn from the same ones.
 _LABELLED_SEED = 20061801
 _EXAMPLES_AT_ONCE = 5000
 
@@ -44,7 +45,10 @@ SMOKE = {"epochs": 2, "batch_size": 20, "least_updates": 4, "validations": 2}
 
 class Settings(EstimatorSettings):
     labels: int | None = Field(
-        None, ge=1, description="Labelled training examples, drawn once for all models; null for all."
+        None, ge=1, description="Labelled training examples, the same ones for all models; null for all."
+    )
+    label_draws: int = Field(
+        1, ge=1, description="Draws of which examples have the labels; where all have them, there is one."
     )
     start: Literal["features", "random"] = Field(
         "features", description="Where the network starts: the model's pass up, or random weights of the same shape."
@@ -68,14 +72,15 @@ class Settings(EstimatorSettings):
 
 def scorings(settings: Settings, examples: int) -> float:
     fitted = max(settings.epochs * (settings.labels or 10 * examples), settings.least_updates * settings.batch_size)
-    return 3.0 * fitted + settings.validations * examples
+    return settings.label_draws * (3.0 * fitted + settings.validations * examples)
 
 
 def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The error rate after the update with the least validation error (the first of equals), in percent.
 
-    `per_example` is 0 or 100; the evidence holds the validation error, the update that it was least after, of how many,
-    and how many labels were used.
+    `per_example` is 0 or 100, or the mean of these over the draws of labels. Of one draw among several
+    that could be, the standard error is not known: None. The evidence holds how many labels and updates there were, and of each draw its error, the validation
+    error, and the update that this was least after.
 
     Raises:
         CannotBeDone: the dataset has no labels.
@@ -87,32 +92,57 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
             "digits-binary."
         )
     classes = int(max(int(split.labels.max()) for split in labelled.values())) + 1
-    x, y = _labelled_examples(data.train, settings.labels, bench)
-    layers = _layers(model.up_pass(), classes, settings, bench.generator)
-    optimiser = _optimiser(layers if settings.tune == "all" else layers[-1:], settings)
+    labels = min(settings.labels or len(data.train), len(data.train))
+    some = labels < len(data.train)
+    draws = settings.label_draws if some else 1
+    updates = max(settings.epochs * math.ceil(labels / settings.batch_size), settings.least_updates)
+    wrong, found = [], []
+    with bench.progress.task("fine-tune", total=draws * updates, unit="update") as task:
+        for index in range(draws):
+            x, y = _labelled_examples(data.train, labels, index, bench)
+            layers = _layers(model.up_pass(), classes, settings, bench.generator)
+            validation_error, update, fitted = _fitted(layers, x, y, updates, data.validation, settings, bench, task)
+            wrong.append(_wrong(data.splits[settings.split], settings.examples, fitted, bench))
+            found.append(
+                {"error_rate": float(wrong[-1].mean()), "validation_error_rate": validation_error, "update": update}
+            )
+    per_example = np.mean(wrong, axis=0)
+    if draws > 1:
+        se = float(np.std([draw["error_rate"] for draw in found], ddof=1)) / math.sqrt(draws)
+    else:
+        se = None if some else 0.0
+    evidence = {"labels": labels, "classes": classes, "updates": updates, "validation_labels": len(data.validation)}
+    number = Estimate("error_rate", float(per_example.mean()), per_example, se, evidence=evidence | {"draws": found})
+    return Estimates([number])
 
-    batches = math.ceil(len(x) / settings.batch_size)
-    total = max(settings.epochs * batches, settings.least_updates)
-    measured = {math.ceil(total * part / settings.validations) for part in range(1, settings.validations + 1)}
+
+def _fitted(
+    layers: list[tuple[Tensor, Tensor]],
+    x: Tensor,
+    y: Tensor,
+    updates: int,
+    validation: Split,
+    settings: Settings,
+    bench: Workbench,
+    task: Task,
+) -> tuple[float, int, list[tuple[Tensor, ...]]]:
+    """The least validation error in percent, the update that it was measured after, and the layers of then."""
+    optimiser = _optimiser(layers if settings.tune == "all" else layers[-1:], settings)
+    measured = {math.ceil(updates * part / settings.validations) for part in range(1, settings.validations + 1)}
     best: tuple[float, int, list[tuple[Tensor, ...]]] = (math.inf, 0, [])
-    with bench.progress.task("fine-tune", total=total, unit="update") as task:
-        for update, rows in enumerate(_minibatches(len(x), settings.batch_size, total, bench.generator), 1):
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (1 - (update - 1) / total)
-            loss = F.cross_entropy(_logits(x[rows], layers), y[rows])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if update in measured:
-                error = float(_wrong(data.validation, None, layers, bench).mean())
-                if error < best[0]:
-                    best = error, update, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
-            task.advance()
-    wrong = _wrong(data.splits[settings.split], settings.examples, best[2], bench)
-    chosen = {"validation_labels": len(data.validation), "validation_error_rate": best[0]}
-    chosen |= {"update": best[1], "updates": total}
-    evidence = {"labels": len(x), "classes": classes, **chosen}
-    return Estimates([Estimate("error_rate", float(wrong.mean()), wrong, evidence=evidence)])
+    for update, rows in enumerate(_minibatches(len(x), settings.batch_size, updates, bench.generator), 1):
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * (1 - (update - 1) / updates)
+        loss = F.cross_entropy(_logits(x[rows], layers), y[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if update in measured:
+            error = float(_wrong(validation, None, layers, bench).mean())
+            if error < best[0]:
+                best = error, update, [tuple(tensor.detach().clone() for tensor in layer) for layer in layers]
+        task.advance()
+    return best
 
 
 def _minibatches(n: int, size: int, count: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -121,8 +151,8 @@ def _minibatches(n: int, size: int, count: int, generator: torch.Generator) -> I
     return itertools.islice(itertools.chain.from_iterable(passes), count)
 
 
-def _labelled_examples(split: Split, count: int | None, bench: Workbench) -> tuple[Tensor, Tensor]:
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_LABELLED_SEED))
+def _labelled_examples(split: Split, count: int, draw: int, bench: Workbench) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(_LABELLED_SEED + draw))
     rows = order[:count].sort().values
     labels = torch.from_numpy(np.asarray(split.labels)[rows.numpy()].astype(np.int64))
     return split.take(rows, bench.generator).to(bench.device), labels.to(bench.device)
