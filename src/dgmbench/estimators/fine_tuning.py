@@ -78,9 +78,9 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The error rate after the update with the least validation error (the first of equals), in percent.
 
-    `per_example` is 0 or 100, or the mean of these over the draws of labels. Of one draw among several
-    that could be, the standard error is not known: None. The evidence holds how many labels and updates there were, and of each draw its error, the validation
-    error, and the update that this was least after.
+    `per_example` is 0 or 100, or the mean of these over the draws of labels. Of one draw among several that could be,
+    the standard error is not known: None. The evidence holds how many labels and updates there were, and of each draw
+    its error, the validation error, and the update that this was least after.
 
     Raises:
         CannotBeDone: the dataset has no labels.
