@@ -83,6 +83,54 @@ class Killed(Exception):
     pass
 
 
+class Judged(dvae_sharp.Model):
+    """A model whose validation bounds are made up, and its states whenever they were asked for."""
+
+    bounds = (-5.0, -3.0, -4.0, -6.0)
+
+    def validation_bound(self, x):
+        self.seen = [*getattr(self, "seen", []), {name: value.clone() for name, value in self.state().items()}]
+        return 0.0, self.bounds[len(self.seen) - 1]
+
+
+def test_the_state_with_the_best_validation_bound_is_kept():
+    spec = dvae_sharp.Spec(latent=4, hidden=[8], iterations=20, batch_size=10, chains=9, sweeps=2, validations=4)
+    model = Judged(spec, 6)
+    model.fit(discrete.dataset(discrete.blobs(90, 6)), Session(rng(2)))
+    best, last = model.seen[1], model.seen[-1]
+    assert all(torch.equal(value, best[name]) for name, value in model.state().items())
+    assert any(not torch.equal(value, last[name]) for name, value in model.state().items())
+
+
+class Watched(Session):
+    """A session that keeps a copy of the state after so many steps."""
+
+    after = 7
+
+    def track(self, **objects):
+        super().track(**objects)
+        self.state = objects["state"]
+
+    def steps(self, total, unit="step"):
+        for step in super().steps(total, unit):
+            if step == self.after:
+                self.then = {name: value.clone() for name, value in self.state.items()}
+            yield step
+
+
+def test_a_stopped_training_is_the_beginning_of_the_whole_one():
+    data = discrete.dataset(discrete.blobs(90, 6))
+    options = {"latent": 4, "hidden": [8], "iterations": 20, "batch_size": 10, "chains": 9, "sweeps": 2}
+    options |= {"validations": 4, "validation_temperatures": 5}
+    whole, stopped = Watched(rng(1)), Session(rng(1))
+    dvae_sharp.Model(dvae_sharp.Spec(**options), 6).fit(data, whole)
+    model = dvae_sharp.Model(dvae_sharp.Spec(**options, stop_after=Watched.after), 6)
+    model.fit(data, stopped)
+    assert stopped.step == Watched.after
+    assert model.state().keys() == whole.then.keys()
+    assert all(torch.equal(value, whole.then[name]) for name, value in model.state().items())
+
+
 class KilledAtRecord(Session):
     """A session that is killed in the middle of a step, after so many records."""
 
@@ -148,6 +196,7 @@ def test_published_sharpness_by_method_structure_and_data():
         (dvae, {"latent": 1}, "set 'latent' or 'groups' to 2 or more"),
         (dvae_pp, {"hidden": [0]}, "1 or more"),
         (dvae_pp, {"normalise": False}, "'normalise' is read only with hidden units: leave it out"),
+        (dvae, {"iterations": 10, "stop_after": 11}, "'stop_after' is at most 'iterations', here 10"),
         (dvae_sharp, {"epsilon": 0.1}, "'epsilon' is read only with relaxation: uniform-exp"),
         (dvae_sharp, {"relaxation": "exp", "formulas": "code"}, "'formulas' is read only with relaxation: power"),
         (dvae_pp, {"smoothing": "exp", "formulas": "code"}, "changes nothing with smoothing: exp: leave it out"),

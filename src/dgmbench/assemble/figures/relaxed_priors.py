@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ESTIMATOR = "mean_field_divergence"
 CURVES = {"divergence": "mean KL, last round [nats]", "gradient_variance": "variance of ∂L/∂logit [nats²]"}
 TYPICAL = 0.2  # nats, the paper's word for what the divergence is typically below
+UPDATES = {"iterations": "updates", "stop_after": "updates"}  # what a hyper-parameter counts, where its name is no unit
 FAMILIES = ("exponential", "power_function", "uniform_exponential", "gaussian")
 SINGLE = 30  # zeta drawn as thin lines
 _LEAST = 1e-6  # nats
@@ -62,7 +63,7 @@ def draw(data: FigureData, options: Options) -> "Figure":
     _rounds(axes[0, 0], data, points)
     for panel, (metric, label) in zip(axes[0, 1:], CURVES.items()):
         _along_training(panel, points[points["metric"] == metric], handles)
-        panel.set(xlabel=f"training [{x}]", ylabel=label)
+        panel.set(xlabel=f"training [{UPDATES.get(x, x)}]", ylabel=label)
     axes[0, 1].axhline(TYPICAL, color=INK, linewidth=0.8)
     axes[0, 1].annotate(
         f"published: typically below {TYPICAL:g}", (1.0, TYPICAL), xycoords=("axes fraction", "data"), xytext=(0, 2),

@@ -34,7 +34,7 @@ from dgmbench.models.variational import _discrete_training as training
 from dgmbench.models.variational._boltzmann_prior import bernoulli_entropy, log_unnormalised, mean_log_unnormalised
 from dgmbench.models.variational._discrete_training import DiscreteSpec
 from dgmbench.models.variational._negative_phase import NegativePhase, annealed_log_z
-from dgmbench.models.variational._outputs import Bernoulli
+from dgmbench.models.variational._outputs import Bernoulli, bernoulli_log_normaliser
 from dgmbench.models.variational._training import VALIDATION_SEED, log_mean_exp, validation_examples
 from dgmbench.models.variational.smoothing.base import Smoothing
 from dgmbench.training.session import Session
@@ -106,7 +106,7 @@ class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, 
         self.mean = state["mean"]
 
     def fit(self, data: Dataset, session: Session) -> None:
-        """Adam on the negative objective; the state with the best validation bound is kept.
+        """Adam on the negative objective; the state with the best validation bound is kept, or that of `stop_after`.
 
         The history holds `bound_and_log_z`, the relaxed bound of the minibatch without the -log Z in it, of every
         step, and `validation_bound` and `log_z`, of the discrete model, where they are measured. All in nats.
@@ -125,7 +125,7 @@ class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, 
         session.track(state=state, optimiser=optimiser, negative=negative.kept, kept=kept)
         validation = validation_examples(spec, data, session.device)
 
-        for step in session.steps(spec.iterations):
+        for step in session.steps(spec.stop_after or spec.iterations):
             place = step % batches
             if place == 0:
                 order.copy_(torch.randperm(len(order), generator=generator, device=session.device))
@@ -146,7 +146,8 @@ class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, 
                     kept["best_bound"] = value
                     for name, now in state.items():
                         kept[f"best.{name}"].copy_(now)
-        self.load_state({name: kept[f"best.{name}"] for name in state})
+        if spec.stop_after is None:
+            self.load_state({name: kept[f"best.{name}"] for name in state})
 
     @abstractmethod
     def objective(self, x: Tensor, generator: torch.Generator, weight: float) -> tuple[Tensor, Tensor]:
@@ -187,8 +188,7 @@ class DiscreteAutoencoder(base.Model, VariationalBound, BinaryLatents, Encoder, 
         x, last = self._typed(x), self.networks.last("decoder")
         weight, bias = (self.parameters[f"decoder.{last}.{name}"] for name in ("weight", "bias"))
         hidden = self.networks.apply("decoder", [latent], training, layers=last)
-        normaliser = F.softplus(F.linear(hidden, weight, bias)).sum(-1)
-        return (hidden * (x @ weight)).sum(-1) + x @ bias - normaliser
+        return (hidden * (x @ weight)).sum(-1) + x @ bias - bernoulli_log_normaliser(hidden, weight, bias)
 
     def posterior_log_odds(self, x: Tensor, generator: torch.Generator) -> Tensor:
         with torch.no_grad():

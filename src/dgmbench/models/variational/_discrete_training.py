@@ -58,6 +58,12 @@ class DiscreteSpec(ModelSpec):
         "for OMNIGLOT, on all other data that for MNIST.",
     )
     iterations: int = Field(100_000, ge=1, description="Updates, over which the schedules stretch; published: 1e6.")
+    stop_after: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many of the iterations, schedules as they are: what is kept is the state of then. "
+        "null: all of them, and what is kept is the state with the best validation bound.",
+    )
     batch_size: int = Field(100, ge=1, description="Examples in a minibatch; the last, smaller one is left out.")
     learning_rate: float = Field(3e-3, gt=0, description="Adam's step size between 2 and 60 % of the updates.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the first moment.")
@@ -92,6 +98,8 @@ class DiscreteSpec(ModelSpec):
             raise ValueError("the prior has two sides of at least one unit: set 'latent' or 'groups' to 2 or more")
         if any(units < 1 for units in self.hidden):
             raise ValueError("'hidden' lists numbers of units, each 1 or more; [] for linear networks")
+        if self.stop_after is not None and self.stop_after > self.iterations:
+            raise ValueError(f"'stop_after' is at most 'iterations', here {self.iterations}; null for all of them")
         if not self.hidden and not self.normalise:
             raise ValueError("'normalise' is read only with hidden units: leave it out")
         return self
@@ -149,4 +157,4 @@ def passes(spec: DiscreteSpec) -> float:
     """Work of all updates in passes of the training data, taken as 50,000 examples of 784 dimensions (MNIST's)."""
     units = spec.groups * spec.latent
     chains = spec.chains * spec.sweeps * units**2 / 2 / operations(spec, 784)
-    return spec.iterations * (3.0 * spec.batch_size * spec.samples_k + chains) / 50_000
+    return (spec.stop_after or spec.iterations) * (3.0 * spec.batch_size * spec.samples_k + chains) / 50_000

@@ -77,6 +77,8 @@ class NormalisedNetworks:
         u = inputs[0]
         for i in range(self.last(net) + 1 if layers is None else layers):
             weight, bias = self.parameters[f"{net}.{i}.weight"], self.parameters.get(f"{net}.{i}.bias")
+            if i < self.last(net) and self.normalise and not training:
+                weight, bias = self._folded(f"{net}.{i}", weight)
             if i == 0:
                 first, *others = weight.split([part.shape[-1] for part in inputs], 1)
                 u = F.linear(u, first, bias)
@@ -85,17 +87,23 @@ class NormalisedNetworks:
             else:
                 u = F.linear(u, weight, bias)
             if i < self.last(net):
-                u = torch.tanh(self._normalised(f"{net}.{i}", u, training) if self.normalise else u)
+                u = torch.tanh(self._normalised(f"{net}.{i}", u) if self.normalise and training else u)
         return u
 
-    def _normalised(self, name: str, v: Tensor, training: bool) -> Tensor:
+    def _folded(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the layer as the running statistics normalise it: one pass over its output less."""
+        mean, variance = (self.statistics[f"{name}.{which}"] for which in ("mean", "variance"))
+        factor = self.parameters[f"{name}.scale"] * torch.rsqrt(variance + _ADDED_VARIANCE)
+        return factor[:, None] * weight, self.parameters[f"{name}.shift"] - factor * mean
+
+    def _normalised(self, name: str, v: Tensor) -> Tensor:
         u = F.batch_norm(
             v.flatten(0, -2),
             self.statistics[f"{name}.mean"],
             self.statistics[f"{name}.variance"],
             self.parameters[f"{name}.scale"],
             self.parameters[f"{name}.shift"],
-            training,
+            True,
             _NEW_SHARE,
             _ADDED_VARIANCE,
         )
