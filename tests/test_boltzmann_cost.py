@@ -1,5 +1,6 @@
 """Cost of Boltzmann machines: every number is there, ratios are those of the times, refusals say what to write."""
 
+import itertools
 import math
 import time
 
@@ -60,6 +61,7 @@ SECONDS = {
     "products": (0.2, 0.2, 0.2),
     "bits": (0.05, 0.02, 0.04),
     "annealing": (0.8, 0.6, 0.4),
+    "exact": (5.0, 7.0, 6.0),
     "square": (0.01, 0.011, 0.012),
 }
 
@@ -74,14 +76,18 @@ def test_ratios_and_shares_are_medians_of_the_turns(model, data, monkeypatch):
     found = of_given_times(monkeypatch, model, data)
     expected = {"seconds_per_epoch": 3, "peer_seconds_per_epoch": 4, "speed_ratio": 2, "gibbs_over_products": 1.5}
     expected |= {"bits_over_products": 0.2, "seconds_per_sweep": 0.3 / 2, "seconds_per_temperature": 0.6 / 4}
+    expected |= {"chain_sweeps_per_second": 20 * 2 / 0.3, "temperatures_per_second": 4 / 0.6}
+    expected["seconds_of_enumeration"] = 6
     rate = 2 * 1024**3
     # Four updates of 20 examples and 20 chains: five products of 20 x 8 x 5, at two operations each.
     expected["epoch_rate_share"] = 4 * 20 * 5 * 2 * 8 * 5 / rate * 0.004
     expected["gibbs_rate_share"] = 2 * 2 * 20 * 2 * 10 * 10 / rate * (0.01 / 0.3)
     expected["ais_rate_share"] = 2 * 4 * 20 * 2 * 8 * 3 / rate * (0.011 / 0.6)
     assert {metric: number.value for metric, number in found.items()} == pytest.approx(expected)
-    assert found["seconds_per_sweep"].evidence["chain_sweeps_per_second"] == pytest.approx(20 * 2 / 0.3)
-    assert found["seconds_per_temperature"].evidence["temperatures_per_second"] == pytest.approx(4 / 0.6)
+    # Standard error of the median of 0.3, 0.2, 0.4, carried over to the rate.
+    assert found["chain_sweeps_per_second"].estimator_se == pytest.approx(
+        20 * 2 / 0.3 * math.sqrt(math.pi / 2) * 0.1 / math.sqrt(3) / 0.3
+    )
     assert all(number.converged is None for number in found.values())
 
 
@@ -122,6 +128,17 @@ def test_annealing_gives_the_weights_of_independent_units_exactly(model, data):
     base.visible_bias = path.base_own.clone()
     log_weights = _boltzmann_timing.annealing(base.annealed_path(data), 5, 7, torch.Generator().manual_seed(1))()
     torch.testing.assert_close(log_weights, torch.zeros(7, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_what_is_enumerated_is_log_z():
+    program = _boltzmann_timing.enumeration(3, 2, torch.Generator().manual_seed(4))
+    again = torch.Generator().manual_seed(4)
+    weights = 0.1 * torch.randn(3, 2, generator=again)
+    visible, hidden = torch.randn(3, generator=again), torch.randn(2, generator=again)
+    v = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
+    h = torch.tensor(list(itertools.product((0.0, 1.0), repeat=2)))
+    log_z = torch.logsumexp(((v @ visible)[:, None] + h @ hidden + v @ weights @ h.T).double().flatten(), 0)
+    assert program() == pytest.approx(log_z.item(), rel=1e-6)
 
 
 def test_other_machines_other_devices_and_larger_minibatches_are_refused(model, data):

@@ -29,7 +29,15 @@ CASES = [
     for values in VALUES
     if issubclass(model_class(model), estimator(name).REQUIRES) and values in model_class(model).accepts
 ]
-CLOCK_UNITS = ("seconds", "milliseconds", "examples/second", "ratio", "exponent")
+CLOCK_UNITS = (
+    "seconds",
+    "milliseconds",
+    "examples/second",
+    "sweeps/second",
+    "temperatures/second",
+    "ratio",
+    "exponent",
+)
 # Whatever an estimator calls its amount of work, this is little of it.
 LITTLE = {"temperatures": 20, "chains": 20, "samples": 60, "k": 20, "count": 9, "validation_examples": 30}
 

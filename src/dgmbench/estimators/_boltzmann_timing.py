@@ -1,4 +1,4 @@
-"""Clock readings of restricted Boltzmann machines: epochs of ours and of scikit-learn's, sweeps, temperatures.
+"""Clock readings of restricted Boltzmann machines: epochs, ours and scikit-learn's, sweeps, temperatures, exact log Z.
 
     h ~ Bernoulli(sigmoid(b + v W)),  v ~ Bernoulli(sigmoid(a + h W'))             a sweep: two products, n x d x m each
 
@@ -18,9 +18,11 @@ from torch import Tensor
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
 from dgmbench.estimators._timing import Clocked
+from dgmbench.estimators.enumeration import log_partition
 from dgmbench.models.base import AnnealedPath
 from dgmbench.models.boltzmann import rbm
 from dgmbench.models.boltzmann._binary import Draws, block_gibbs
+from dgmbench.models.boltzmann._bipartite import Bipartite
 
 
 def time_epoch(data: Dataset, spec: rbm.Spec, generator: torch.Generator) -> float:
@@ -101,3 +103,10 @@ def annealing(path: AnnealedPath, temperatures: int, chains: int, generator: tor
         return log_weights
 
     return program
+
+
+def enumeration(visible: int, hidden: int, generator: torch.Generator) -> Callable[[], float]:
+    """Exact log Z of a machine with random weights, by all states of its hidden units."""
+    weights = 0.1 * torch.randn(visible, hidden, generator=generator)
+    machine = Bipartite(weights, torch.randn(visible, generator=generator), torch.randn(hidden, generator=generator))
+    return lambda: log_partition(machine.enumeration())

@@ -127,6 +127,13 @@ def time_of(metric: str, timing: Timing, of: float, evidence: dict[str, Any]) ->
     return Estimate(metric, timing.seconds / of, estimator_se=error, evidence={**evidence, "seconds": seconds})
 
 
+def rate_of(metric: str, timing: Timing, of: float, evidence: dict[str, Any]) -> Estimate:
+    """`of` over the median of the readings: units of work in a reading, by the second."""
+    rate = of / timing.seconds
+    error = None if timing.standard_error is None else rate * timing.standard_error / timing.seconds
+    return Estimate(metric, rate, estimator_se=error, evidence=evidence)
+
+
 def paired_ratio(metric: str, above: Timing, below: Timing, evidence: dict[str, Any], scale: float = 1.0) -> Estimate:
     """The median of the ratios of readings that were taken in turn."""
     ratios = Timing(tuple(scale * a / b for a, b in zip(above.all_seconds, below.all_seconds, strict=True)))

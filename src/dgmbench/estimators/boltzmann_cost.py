@@ -1,4 +1,4 @@
-"""What restricted Boltzmann machines cost: an epoch beside scikit-learn's, Gibbs sweeps, temperatures of annealing.
+"""What restricted Boltzmann machines cost: an epoch beside scikit-learn's, Gibbs sweeps, temperatures, enumeration.
 
     speed_ratio         = peer_seconds_per_epoch / seconds_per_epoch: same examples, minibatches, units and threads
     gibbs_over_products = time of sweeps / time of their two matrix products alone
@@ -7,9 +7,10 @@
 with the rate, operations a second, of a large square product. What is timed: epochs of persistent contrastive
 divergence in float32, from new weights, with as many chains as examples in a minibatch, shuffling and monitors in them;
 block Gibbs sweeps of a machine with random weights; importance weights and transitions along the trained machine's
-annealed path. The two programs that train are timed in turn, an epoch each after one that warms up; so are sweeps,
-their products, their random bits and temperatures, each beside the square product; a ratio is the median of the turns'
-ratios.
+annealed path; the exact log Z, by all 2^enumerated states, of a machine with that many hidden units and the data's
+dimensions, in float64. The two programs that train are timed in turn, an epoch each after one that warms up; so are
+sweeps, their products, their random bits and temperatures, each beside the square product; enumeration by itself. A
+ratio is the median of the turns' ratios.
 
 Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still.
 Equal products take equal times: where a quarter of the square products took more than 1.3 times their median, the
@@ -25,8 +26,18 @@ from pydantic import Field
 
 from dgmbench.data.prepared import Dataset
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators._boltzmann_timing import annealing, gibbs_programs, time_epoch, time_peer_epoch
-from dgmbench.estimators._timing import Timing, busy, clocked, mark_busy, paired_ratio, square_product, time_of, turns
+from dgmbench.estimators._boltzmann_timing import annealing, enumeration, gibbs_programs, time_epoch, time_peer_epoch
+from dgmbench.estimators._timing import (
+    Timing,
+    busy,
+    clocked,
+    mark_busy,
+    paired_ratio,
+    rate_of,
+    square_product,
+    time_of,
+    turns,
+)
 from dgmbench.estimators.base import Estimate, Estimates, EstimatorSettings, Metric, Workbench
 from dgmbench.models.base import Energy
 from dgmbench.models.boltzmann import rbm
@@ -38,17 +49,31 @@ METRICS = {
     "speed_ratio": Metric("ratio", "score", "higher", "the peer's seconds over ours"),
     "epoch_rate_share": Metric("ratio", "score", "higher", "an epoch's share of the machine's rate"),
     "seconds_per_sweep": Metric("seconds", "score", "lower", "median time of a sweep of all chains"),
+    "chain_sweeps_per_second": Metric("sweeps/second", "score", "higher", "sweeps of single chains in a second"),
     "gibbs_over_products": Metric("ratio", "score", "lower", "time of sweeps over that of their products alone"),
     "bits_over_products": Metric(
         "ratio", "score", "neither", "time of the sweeps' random bits over that of the products"
     ),
     "gibbs_rate_share": Metric("ratio", "score", "higher", "the sweeps' share of the machine's rate"),
     "seconds_per_temperature": Metric("seconds", "score", "lower", "median time of a temperature for all chains"),
+    "temperatures_per_second": Metric(
+        "temperatures/second", "score", "higher", "temperatures for all chains in a second"
+    ),
     "ais_rate_share": Metric("ratio", "score", "higher", "annealing's share of the machine's rate"),
+    "seconds_of_enumeration": Metric("seconds", "score", "lower", "median time of an exact log Z"),
 }
 # Numbers that come from a clock: equal inputs do not give them again.
 CLOCK_READINGS = frozenset(METRICS)
-SMOKE: dict = {"epochs": 3, "repeats": 2, "sweeps": 2, "units": 10, "batch_size": 20, "hidden": 5}
+SMOKE: dict = {
+    "epochs": 3,
+    "repeats": 2,
+    "sweeps": 2,
+    "units": 10,
+    "batch_size": 20,
+    "hidden": 5,
+    "enumerated": 4,
+    "enumerations": 2,
+}
 _SQUARES = 3  # square products in a turn, whose median is the turn's reading
 _STATE = {"weights", "visible_bias", "hidden_bias", "base_bias"}
 
@@ -62,12 +87,15 @@ class Settings(EstimatorSettings):
     sweeps: int = Field(40, ge=1, description="Sweeps in a reading.")
     units: int = Field(200, ge=1, description="Visible units, and as many hidden ones, of the sweeps' machine.")
     temperatures: int = Field(20, ge=2, description="Inverse temperatures in a reading, both ends counted.")
+    enumerated: int = Field(20, ge=1, le=20, description="Hidden units of the machine whose log Z is enumerated.")
+    enumerations: int = Field(3, ge=1, description="Readings of enumeration.")
 
 
 def scorings(settings: Settings, examples: int) -> float:
     # Two programs that train; sweeps and temperatures cost as many chains' scores.
     chains = settings.repeats * settings.chains * (settings.sweeps + 3.0 * settings.temperatures)
-    return 24.0 * (settings.epochs + 1) * examples + chains
+    states = (settings.enumerations + 1) * 2.0**settings.enumerated
+    return 24.0 * (settings.epochs + 1) * examples + chains + states
 
 
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
@@ -109,9 +137,12 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     path = model.annealed_path(data)
     sampling["annealing"] = annealing(path, settings.temperatures, settings.chains, generator)
     beside = {"square": clocked(square, _SQUARES)}
-    with bench.progress.task("time", total=settings.epochs + settings.repeats + 2, unit="turn") as task:
+    all_turns = settings.epochs + settings.repeats + settings.enumerations + 3
+    with bench.progress.task("time", total=all_turns, unit="turn") as task:
         epoch = turns(training | beside, settings.epochs, task)
         found = turns({name: clocked(program) for name, program in sampling.items()} | beside, settings.repeats, task)
+        exact = {"exact": clocked(enumeration(data.dimension, settings.enumerated, generator))}
+        exact = turns(exact | beside, settings.enumerations, task)
     rate = square_operations / found["square"].seconds
     d, m = state["weights"].shape
     updates = len(data.train) // settings.batch_size
@@ -123,9 +154,8 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     common = {"threads": torch.get_num_threads(), "gemm_gigaflops": rate / 1e9}
     epochs = {"examples": updates * settings.batch_size, "hidden": settings.hidden, "dimensions": d, **common}
     sweeps = {"chains": settings.chains, "units": settings.units, **common}
-    sweeps["chain_sweeps_per_second"] = settings.chains * settings.sweeps / found["gibbs"].seconds
     temperatures = {"chains": settings.chains, "dimensions": d, "hidden": m, **common}
-    temperatures["temperatures_per_second"] = moves / found["annealing"].seconds
+    states = {"states": 2**settings.enumerated, "dimensions": data.dimension, **common}
 
     def share(metric: str, operations: float, times: dict[str, Timing], name: str, evidence: dict) -> Estimate:
         return paired_ratio(metric, times["square"], times[name], evidence, operations / square_operations)
@@ -138,12 +168,16 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     ]
     of_sampling = [
         time_of("seconds_per_sweep", found["gibbs"], settings.sweeps, sweeps),
+        rate_of("chain_sweeps_per_second", found["gibbs"], settings.chains * settings.sweeps, sweeps),
         paired_ratio("gibbs_over_products", found["gibbs"], found["products"], sweeps),
         paired_ratio("bits_over_products", found["bits"], found["products"], sweeps),
         share("gibbs_rate_share", of_sweeps, found, "gibbs", sweeps),
         time_of("seconds_per_temperature", found["annealing"], moves, temperatures),
+        rate_of("temperatures_per_second", found["annealing"], moves, temperatures),
         share("ais_rate_share", of_annealing, found, "annealing", temperatures),
     ]
     mark_busy(of_training, busy(epoch["square"]))
     mark_busy(of_sampling, busy(found["square"]))
-    return Estimates([*of_training, *of_sampling])
+    of_enumeration = [time_of("seconds_of_enumeration", exact["exact"], 1, states)]
+    mark_busy(of_enumeration, busy(exact["square"]))
+    return Estimates([*of_training, *of_sampling, *of_enumeration])

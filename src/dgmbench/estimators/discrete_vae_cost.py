@@ -26,11 +26,11 @@ from dgmbench.estimators import importance_weighted
 from dgmbench.estimators._discrete_timing import discrete, time_steps
 from dgmbench.estimators._timing import (
     LARGEST_SHARE,
-    Timing,
     busy,
     clocked,
     mark_busy,
     paired_ratio,
+    rate_of,
     square_product,
     time_of,
     turns,
@@ -106,14 +106,13 @@ def estimate(model: VariationalBound, data: Dataset, settings: Settings, bench: 
     of_steps |= {"chains": spec.chains, "sweeps": spec.sweeps}
     of_evaluations = {"k": settings.k, "evaluated": len(x), **common}
     step_scale, evaluation_scale = of_step / square_operations, of_evaluation / square_operations
-    a_second = Timing((1.0,) * settings.turns)  # a second over seconds for an example is examples a second
     shares = paired_ratio("sampler_share", found["sampler"], step, of_steps)
     numbers = Estimates(
         [
             time_of("milliseconds_per_step", step, 1e-3, of_steps),
             shares,
             paired_ratio("step_rate_share", square_times, step, of_steps, step_scale),
-            paired_ratio("examples_per_second", a_second, found["evaluation"], of_evaluations, len(x)),
+            rate_of("examples_per_second", found["evaluation"], len(x), of_evaluations),
             paired_ratio("evaluation_rate_share", square_times, found["evaluation"], of_evaluations, evaluation_scale),
         ]
     )

@@ -1,4 +1,4 @@
-"""Seconds of an epoch (ours and the peer's), a sweep, a temperature, and each one's share of the machine's rate."""
+"""Seconds of an epoch (ours and the peer's), a sweep, a temperature, an exact log Z; shares of the machine's rate."""
 
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ SECONDS = {
     "seconds_per_epoch": "epoch",
     "seconds_per_sweep": "sweep of all chains",
     "seconds_per_temperature": "temperature, all chains",
+    "seconds_of_enumeration": "exact log Z",
 }
 SHARES = {
     "epoch_rate_share": "epoch",
