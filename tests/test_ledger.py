@@ -46,7 +46,7 @@ def test_columns_are_in_the_promised_order(assembled):
     assert text.splitlines()[0] == (
         "experiment,dataset,model,variant,metric,unit,kind,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
         "published_spread,verdict,status,reason,run_ids,row,column,control,protocol,published_kind,published_source,"
-        "published_protocol,converged,bits_per_pixel"
+        "published_protocol,converged,bits_per_pixel,published_tolerance"
     )
     assert "samples" not in {record["column"] for record in ledger.records(rows["estimators-check"])}
 
@@ -63,13 +63,14 @@ def test_a_table_of_an_earlier_version_is_read_with_what_came_later_empty(assemb
     _, _, _, rows = assembled
     records = ledger.records(rows["patches-check"])
     path = tmp_path / "table.csv"
-    path.write_text(_without(records, "bits_per_pixel"))
-    assert "bits_per_pixel" not in path.read_text()
-    assert ledger.read_csv(path) == [record | {"bits_per_pixel": None} for record in records]
+    later = ("bits_per_pixel", "published_tolerance")
+    path.write_text(_without(records, *later))
+    assert all(name not in path.read_text() for name in later)
+    assert ledger.read_csv(path) == [record | dict.fromkeys(later) for record in records]
 
 
-def _without(records, column):
-    columns = [name for name in ledger.COLUMNS if name != column]
+def _without(records, *left_out):
+    columns = [name for name in ledger.COLUMNS if name not in left_out]
     return ledger.to_csv([{name: record[name] for name in columns} for record in records], columns)
 
 

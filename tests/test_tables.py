@@ -91,6 +91,22 @@ def test_cells_show_three_uncertainties_and_the_published_number():
     assert "1. protocol differs: other kind" in text
 
 
+def test_remarks_say_how_numbers_are_to_be_read():
+    plain = view([record("a")], {}, "T", "c", "Which is *better*?")
+    assert len(plain.remarks) == 1
+    assert "Which is \\*better\\*?" in markdown(plain)
+    rows = [
+        record("a", published=-12.0, published_tolerance=0.5, published_kind="exact"),
+        record("b", published_tolerance=0.5),
+    ]
+    assert view(rows, {}, "T", "c").remarks[1] == "reproduced = within 0.5 nats of the published number."
+    rows += [record("c", "time", unit="examples/second"), record("d", published_tolerance=2.0)]
+    found = view(rows, {}, "T", "c")
+    assert "a median over readings of the clock" in found.remarks[1]
+    assert found.remarks[2].startswith("reproduced = within 0.5 nats or 2 nats of the published number; dgmbench why")
+    assert all(escape_tex(remark) in latex(found) for remark in found.remarks)
+
+
 def test_a_published_number_that_nobody_looked_up_says_so():
     row = record("a", published=-12.0, published_kind="exact", verdict="worse", published_protocol="CD-1; unverified")
     assert "published −12, unverified: worse" in markdown(view([row], {}, "T", "c"))

@@ -68,7 +68,7 @@ def assemble_plan(
         raise UserError(_not_made_again(name, plan.budget, lost))
     labels = labels_of(entries)
     rows = [*records(entries), *order_records(entries, experiment.orders)]
-    human = view(rows, labels, experiment.title, caption(experiment, plan.budget))
+    human = view(rows, labels, experiment.title, caption(experiment, plan.budget), experiment.question)
     differences: list[Record] = []
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive, earlier)

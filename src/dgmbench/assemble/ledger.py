@@ -22,10 +22,13 @@ COLUMNS = (
     *("verdict", "status", "reason", "run_ids"),
     *("row", "column", "control", "protocol"),
     *("published_kind", "published_source", "published_protocol", "converged"),
-    "bits_per_pixel",
+    *("bits_per_pixel", "published_tolerance"),
 )
-LATER = ("bits_per_pixel",)  # columns that tables written by earlier versions do not have
-NUMBERS = ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread", "bits_per_pixel")
+LATER = ("bits_per_pixel", "published_tolerance")  # columns that tables written by earlier versions do not have
+NUMBERS = (
+    *("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread", "bits_per_pixel"),
+    "published_tolerance",
+)
 PAIRED_SUFFIX = "-paired"
 _FIGURES = {"figure": "", "samples": "-samples", "training": "-training"}
 
@@ -53,6 +56,7 @@ def _record(entry: Entry) -> Record:
         "published_protocol": published.protocol if published else "",
         "converged": combined.converged,
         "bits_per_pixel": entry.bits_per_pixel,
+        "published_tolerance": published.tolerance if published else None,
     }
 
 

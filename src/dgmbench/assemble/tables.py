@@ -19,6 +19,14 @@ KINDS = {
     "score": "a score on its own scale, and no likelihood",
 }
 MOST_COLUMNS = 5
+UNCERTAINTIES = (
+    "value ± standard error over test examples (over groups such as images, where examples depend on each other); "
+    "estimator ± the estimator's own Monte Carlo; sd = standard deviation over training seeds."
+)
+OF_CLOCKS = (
+    "Of times, rates and their ratios, estimator ± is the standard error of a median over readings of the clock: on "
+    "another machine, or another day, they are others."
+)
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,13 @@ class Section:
 
 @dataclass
 class View:
+    """`remarks` are sentences on how all numbers are to be read, `notes` the numbered ones on some."""
+
     title: str
     caption: str
+    question: str
     sections: list[Section]
+    remarks: list[str]
     notes: list[str]
 
 
@@ -110,7 +122,7 @@ def heading_text(heading: Heading) -> str:
     return f"{heading.column}: {heading.metric}{unit}, {heading.kind}"
 
 
-def view(records: Iterable[Record], labels: dict[str, str], title: str, caption: str) -> View:
+def view(records: Iterable[Record], labels: dict[str, str], title: str, caption: str, question: str = "") -> View:
     """Pivot tidy rows. A kind with more columns than rows (and than fit) is turned; still too many are split.
 
     Args:
@@ -142,7 +154,20 @@ def view(records: Iterable[Record], labels: dict[str, str], title: str, caption:
             kept = [TableRow(row.label, row.control, row.cells[part]) for row in body]
             shown = [row for row in kept if any(cell.record for cell in row.cells)]
             sections.append(Section(kind, across[part], shown))
-    return View(title, caption, sections, notes)
+    return View(title, caption, question, sections, _remarks(records), notes)
+
+
+def _remarks(records: list[Record]) -> list[str]:
+    clocks = any(r["unit"] in ("seconds", "milliseconds") or r["unit"].endswith("/second") for r in records)
+    remarks = [UNCERTAINTIES, OF_CLOCKS] if clocks else [UNCERTAINTIES]
+    tolerances = sorted(
+        {(r["unit"], r["published_tolerance"]) for r in records if r["published_tolerance"] is not None}
+    )
+    if tolerances:
+        allowed = " or ".join(f"{number(tolerance)} {unit}".strip() for unit, tolerance in tolerances)
+        row = "" if len(tolerances) == 1 else "; dgmbench why says which"
+        remarks.append(f"reproduced = within {allowed} of the published number{row}.")
+    return remarks
 
 
 def _cell(record: Record | None, notes: list[str]) -> TableCell:

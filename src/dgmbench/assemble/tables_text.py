@@ -23,10 +23,6 @@ _TEX = {
     "”": "''",
     **{c: "\\" + c for c in "&%$#_{}"},
 }
-UNCERTAINTIES = (
-    "value ± standard error over test examples (over groups such as images, where examples depend on each other); "
-    "estimator ± the estimator's own Monte Carlo; sd = standard deviation over training seeds"
-)
 
 
 def escape_tex(text: str) -> str:
@@ -42,6 +38,7 @@ def escape_markdown(text: str) -> str:
 def markdown(view: View) -> str:
     """One pipe table for each section; the reasons are notes below."""
     lines = [f"# {escape_markdown(view.title)}", "", escape_markdown(view.caption), ""]
+    lines += [escape_markdown(view.question), ""] if view.question else []
     for section in view.sections:
         lines += [f"**{section.kind}**: {KINDS[section.kind]}", ""]
         lines.append("| | " + " | ".join(map(escape_markdown, section.across)) + " |")
@@ -50,7 +47,7 @@ def markdown(view: View) -> str:
             label = escape_markdown(row.label) + (" *(control)*" if row.control else "")
             lines.append(f"| {label} | " + " | ".join(map(_markdown_cell, row.cells)) + " |")
         lines.append("")
-    lines += [f"{UNCERTAINTIES}.", ""]
+    lines += [" ".join(map(escape_markdown, view.remarks)), ""]
     if view.notes:
         lines += [f"{n}. {escape_markdown(note)}" for n, note in enumerate(view.notes, 1)] + [""]
     return "\n".join(lines)
@@ -77,7 +74,7 @@ def latex(view: View) -> str:
             label = escape_tex(row.label) + (r" \textit{(control)}" if row.control else "")
             lines.append(f"{label} & " + " & ".join(map(_latex_cell, row.cells)) + r" \\")
         lines += [r"\hline", r"\end{tabular}"]
-    lines += [r"\par\smallskip", r"{\footnotesize\raggedright", escape_tex(UNCERTAINTIES) + "."]
+    lines += [r"\par\smallskip", r"{\footnotesize\raggedright", escape_tex(" ".join(view.remarks))]
     lines += [rf"\par $^{{{n}}}$ {escape_tex(note)}" for n, note in enumerate(view.notes, 1)]
     return "\n".join([*lines, r"\par}", r"\end{table}"]) + "\n"
 
