@@ -81,6 +81,8 @@ def test_ratios_and_shares_are_medians_of_the_turns(model, data, monkeypatch):
     rate = 2 * 1024**3
     # Four updates of 20 examples and 20 chains: five products of 20 x 8 x 5, at two operations each.
     expected["epoch_rate_share"] = 4 * 20 * 5 * 2 * 8 * 5 / rate * 0.004
+    # 4, 4 and 9 seconds of the peer, with square products of 0.01, 0.011 and 0.012 seconds.
+    expected["speed_limit"] = 4 / (4 * 20 * 5 * 2 * 8 * 5 / rate * 0.01)
     expected["gibbs_rate_share"] = 2 * 2 * 20 * 2 * 10 * 10 / rate * (0.01 / 0.3)
     expected["ais_rate_share"] = 2 * 4 * 20 * 2 * 8 * 3 / rate * (0.011 / 0.6)
     assert {metric: number.value for metric, number in found.items()} == pytest.approx(expected)

@@ -1,6 +1,7 @@
 """What restricted Boltzmann machines cost: an epoch beside scikit-learn's, Gibbs sweeps, temperatures, enumeration.
 
     speed_ratio         = peer_seconds_per_epoch / seconds_per_epoch: same examples, minibatches, units and threads
+    speed_limit         = peer_seconds_per_epoch / seconds of an epoch's five products at the machine's rate
     gibbs_over_products = time of sweeps / time of their two matrix products alone
     share of the rate   = (floating-point operations of a program's products / its seconds) / the machine's rate
 
@@ -47,6 +48,12 @@ METRICS = {
     "seconds_per_epoch": Metric("seconds", "score", "lower", "median time of an epoch of ours"),
     "peer_seconds_per_epoch": Metric("seconds", "score", "neither", "median time of an epoch of scikit-learn's"),
     "speed_ratio": Metric("ratio", "score", "higher", "the peer's seconds over ours"),
+    "speed_limit": Metric(
+        "ratio",
+        "score",
+        "neither",
+        "the speed ratio of an epoch that is nothing but its products, at the machine's rate",
+    ),
     "epoch_rate_share": Metric("ratio", "score", "higher", "an epoch's share of the machine's rate"),
     "seconds_per_sweep": Metric("seconds", "score", "lower", "median time of a sweep of all chains"),
     "chain_sweeps_per_second": Metric("sweeps/second", "score", "higher", "sweeps of single chains in a second"),
@@ -164,6 +171,7 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
         time_of("seconds_per_epoch", epoch["ours"], 1, epochs),
         time_of("peer_seconds_per_epoch", epoch["peer"], 1, epochs),
         paired_ratio("speed_ratio", epoch["peer"], epoch["ours"], epochs),
+        paired_ratio("speed_limit", epoch["peer"], epoch["square"], epochs, square_operations / of_epoch),
         share("epoch_rate_share", of_epoch, epoch, "ours", epochs),
     ]
     of_sampling = [
