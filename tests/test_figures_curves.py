@@ -83,3 +83,19 @@ def test_a_step_is_a_bar_of_which_the_sampler_is_a_part():
     assert widths == pytest.approx([50, 25, 40, 20])
     assert [text.get_text() for text in times.get_yticklabels()] == ["a", "b"]
     assert [c.lines[0].get_xdata().tolist() for c in shares.containers] == [[0.5, 0.5], [0.6, 0.6]]
+
+
+def test_seeds_together_have_a_panel_where_they_were_timed():
+    cells = [
+        {"metric": metric, "obtained": value, "estimator": estimator, "parameters": {}, "row": row}
+        for row, metric, value, estimator in (
+            ("a", "milliseconds_per_step", 50.0, "discrete_vae_cost"),
+            ("b", "milliseconds_per_step", 40.0, "discrete_vae_cost"),
+            ("b", "together_speedup", 1.8, "seeds_together_cost"),
+            ("b", "seconds_apart", 9.0, "seeds_together_cost"),
+        )
+    ]
+    *_, together = discrete_vae_cost.draw(data(cells), discrete_vae_cost.Options()).axes
+    (points,) = together.containers
+    assert points.lines[0].get_xdata().tolist() == [1.8]
+    assert points.lines[0].get_ydata().tolist() == [0]

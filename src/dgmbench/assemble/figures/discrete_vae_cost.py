@@ -2,6 +2,7 @@
 
 a: a bar for each row, up to its sampler's part hatched
 b: the shares of the rate of products that a step and the many-sample evaluation reach
+c: of the rows that have it, how many times faster seeds are trained at once than one after the other
 """
 
 from typing import TYPE_CHECKING
@@ -23,8 +24,9 @@ from dgmbench.assemble.figures.base import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ESTIMATOR = "discrete_vae_cost"
+ESTIMATOR, TOGETHER = "discrete_vae_cost", "seeds_together_cost"
 STEP, SAMPLER = "milliseconds_per_step", "sampler_share"
+SPEEDUP = "together_speedup"
 SHARES = {"step_rate_share": "training step", "evaluation_rate_share": "evaluation"}
 
 
@@ -35,13 +37,15 @@ class Options(FigureOptions):
 def draw(data: FigureData, options: Options) -> "Figure":
     """Rows from top to bottom as in the table."""
     cells = done(data.cells)
+    together = cells[(cells["estimator"] == TOGETHER) & (cells["metric"] == SPEEDUP)]
     cells = cells[cells["estimator"] == ESTIMATOR]
     rows = list(dict.fromkeys(cells[cells["metric"] == STEP]["row"]))
     if not rows:
         return nothing_to_show("No time of a discrete variational autoencoder has come out yet.")
     heights = {row: len(rows) - 1 - place for place, row in enumerate(rows)}
-    figure, panels = new_figure(1, 2, height=1.1 + 0.2 * len(rows), sharey=True)
-    times, shares = panels[0]
+    together = together[together["row"].isin(rows)]
+    figure, panels = new_figure(1, 2 if together.empty else 3, height=1.1 + 0.2 * len(rows), sharey=True)
+    times, shares = panels[0, :2]
     _bars(times, cells, heights)
     for index, (metric, name) in enumerate(SHARES.items()):
         own = cells[cells["metric"] == metric]
@@ -52,7 +56,9 @@ def draw(data: FigureData, options: Options) -> "Figure":
     times.set_xlabel("median time of a step\n[milliseconds]")
     shares.set_xlim(0, 1)
     shares.set_xlabel("share of a large product's\nrate of operations [ratio]")
-    for letter, panel in zip("ab", panels[0]):
+    if not together.empty:
+        _speedups(panels[0, 2], together, heights)
+    for letter, panel in zip("abc", panels[0]):
         panel.set_title(letter)
         grid(panel, "x")
     handles = [entry for panel in panels[0] for entry in zip(*panel.get_legend_handles_labels())]
@@ -68,6 +74,14 @@ def _bars(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
     sampler = steps["obtained"] * shares.reindex(steps.index).fillna(0)
     look = {"color": "white", "edgecolor": INK, "hatch": "////", "linewidth": 0.6}
     panel.barh(places, sampler, 0.6, label="of it, the prior's chains", **look)
+
+
+def _speedups(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
+    drawn = {"color": INK, "marker": MARKERS[2], "linestyle": "none"}
+    panel.errorbar(cells["obtained"], cells["row"].map(heights), xerr=_errors(cells), capsize=2, **drawn)
+    panel.axvline(1.0, color=INK, linewidth=0.8)
+    panel.set_xlim(left=0)
+    panel.set_xlabel("seeds apart over\nseeds at once [ratio]")
 
 
 def _errors(cells: pd.DataFrame) -> pd.Series:
