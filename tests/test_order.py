@@ -98,6 +98,10 @@ def test_an_order_can_be_opened(tmp_path):
     said = describe(found | {"runs": {}, "evaluations": {}})
     assert "of b k=1: −2, published -20 (" in said
     assert "0.5" in said
+    with pytest.raises(UserError, match="under the budget demo, not under 'laptop': add --budget demo"):
+        find(tmp_path, "laptop", "x", ORDER.title, "bound")
+    with pytest.raises(UserError, match="no experiment 'y' has been assembled"):
+        find(tmp_path, "demo", "y", ORDER.title, "bound")
 
 
 def test_orders_of_several_datasets_have_rows_of_their_own():

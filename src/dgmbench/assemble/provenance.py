@@ -9,7 +9,7 @@ from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.outcomes import Archive, Outcome
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import read_json
-from dgmbench.format import duration, number, spread
+from dgmbench.format import duration, names, number, spread
 from dgmbench.runs import Plan
 from dgmbench.schemas import Experiment
 
@@ -104,6 +104,12 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
     path = folder / f"{experiment}.json"
     if not path.is_file():
         known = [p.stem for p in folder.glob("*.json")]
+        others = sorted(p.parts[-3] for p in Path(results_root).glob(f"*/provenance/{experiment}.json"))
+        if others:
+            raise UserError(
+                f"experiment '{experiment}' has been assembled under the budget {names(others)}, not under '{budget}': "
+                f"add --budget {others[0]}."
+            )
         raise UserError(
             f"no experiment '{experiment}' has been assembled under the budget '{budget}': "
             f"{nearest(experiment, known)} ('dgmbench assemble {experiment} "
