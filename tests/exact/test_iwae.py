@@ -54,7 +54,7 @@ def test_gradient_is_that_of_the_log_weights_by_normalised_weights(layers):
     model, x = network(iwae, samples_k=4, **layers), every_x(6)[7:8]
     objective, _ = model.objective(x, torch.Generator().manual_seed(3), 1.0)
     found = gradients(model, objective.sum())
-    log_likelihood, divergence = model.terms(x, 4, torch.Generator().manual_seed(3))
+    log_likelihood, divergence = model.terms(x, model.noise(4, len(x), torch.Generator().manual_seed(3)))
     log_weights = (log_likelihood - divergence)[:, 0]
     shares = log_weights.detach().softmax(0)
     assert 0.01 < shares.max() < 0.99
@@ -64,6 +64,42 @@ def test_gradient_is_that_of_the_log_weights_by_normalised_weights(layers):
     for place, name in enumerate(model.parameters):
         expected = sum(share * gradient[place] for share, gradient in zip(shares, by_draw, strict=True))
         torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_gradient_of_one_draw_is_that_of_all_on_average(layers):
+    """Under the same noise, over which draw is taken: a mean of 4,000, within 5 standard errors for each parameter."""
+    x, n = every_x(6)[7:8], 4000
+    one, every = (network(iwae, samples_k=4, gradient=gradient, **layers) for gradient in ("one", "all"))
+    objective, bound = every.objective(x, torch.Generator().manual_seed(3), 1.0)
+    expected = gradients(every, objective.sum())
+    noise = [part.expand(-1, n, -1) for part in one.noise(4, 1, torch.Generator().manual_seed(3))]
+    values, bounds = one._through_one_draw(x.expand(n, -1), noise, torch.Generator().manual_seed(4))
+    torch.testing.assert_close(bounds, bound.detach().expand(n), rtol=1e-10, atol=1e-12)
+    parameters = list(one.parameters.values())
+    mean = dict(zip(one.parameters, torch.autograd.grad(values.mean(), parameters, retain_graph=True), strict=True))
+    # Of each possible draw once, for the spread of a single one.
+    log_weights = values.detach()
+    firsts = [int((log_weights == value).nonzero()[0]) for value in log_weights.unique()]
+    assert len(firsts) == 4
+    counts = torch.stack([(log_weights == log_weights[i]).double().mean() for i in firsts])
+    singles = [torch.autograd.grad(values[i], parameters, retain_graph=True) for i in firsts]
+    for place, name in enumerate(one.parameters):
+        drawn = torch.stack([single[place] for single in singles])
+        shape = (-1,) + (1,) * (drawn.dim() - 1)
+        torch.testing.assert_close(mean[name], (counts.view(shape) * drawn).sum(0), rtol=1e-9, atol=1e-11)
+        variance = (counts.view(shape) * (drawn - mean[name]).square()).sum(0)
+        assert bool(((mean[name] - expected[name]).abs() < 5 * (variance / n).sqrt() + 1e-9).all()), name
+
+
+def test_one_sample_has_one_gradient():
+    x, found = every_x(6)[::3], []
+    for gradient in ("one", "all"):
+        model = network(iwae, samples_k=1, gradient=gradient)
+        objective, _ = model.objective(x, torch.Generator().manual_seed(7), 1.0)
+        found.append(gradients(model, objective.mean()))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("layers", LAYERS)

@@ -21,7 +21,7 @@ def test_closed_and_sampled_divergence_agree_over_two_layers():
     for spec in ({}, TWO_LAYERS):
         model, x = network(6, 2, scale=0.25, **spec), every_x(6)[5:6]
         parts = [
-            model.terms(x, n, torch.Generator().manual_seed(seed), closed)[1][:, 0]
+            model.terms(x, model.noise(n, len(x), torch.Generator().manual_seed(seed)), closed)[1][:, 0]
             for seed, closed in ((1, True), (2, False))
         ]
         standard_error = math.hypot(*(part.std().item() for part in parts)) / math.sqrt(n)

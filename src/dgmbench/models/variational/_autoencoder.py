@@ -19,7 +19,6 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -29,7 +28,13 @@ from dgmbench.models import base
 from dgmbench.models.base import Decoder, Encoder, LatentVariable, Sampler
 from dgmbench.models.variational import _training
 from dgmbench.models.variational._networks import Networks, multiplications
-from dgmbench.models.variational._outputs import SQUARED_ERROR_SD, Bernoulli, Gaussian, Output
+from dgmbench.models.variational._outputs import (
+    SQUARED_ERROR_SD,
+    Bernoulli,
+    Gaussian,
+    Output,
+    bernoulli_log_normaliser,
+)
 from dgmbench.models.variational._training import TrainingSpec
 from dgmbench.training.session import Session
 
@@ -163,27 +168,39 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
     def log_weights(self, x: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """log p(x, z) - log q(z given x) for k draws: (n, d) -> (k, n), nats, float32 as the parameters are."""
         with torch.no_grad():
-            log_likelihood, divergence = self.terms(self._typed(x), k, generator)
+            log_likelihood, divergence = self.terms(self._typed(x), self.noise(k, len(x), generator))
             return log_likelihood - divergence
 
-    def terms(self, x: Tensor, k: int, generator: torch.Generator, closed_form: bool = False) -> tuple[Tensor, Tensor]:
-        """log p(x given z) and D = log q - log p of the latent variables, for k draws: (n, d) -> (k, n) twice, nats.
+    def noise(self, k: int, n: int, generator: torch.Generator) -> list[Tensor]:
+        """Standard normal draws, those of the layer next to x first: (k, n, latent), then (k, n, upper_latent)."""
+        like = self.parameters["decoder.0.weight"]
+        widths = [self.spec.latent, self.spec.upper_latent]
+        return [
+            torch.randn(k, n, width, generator=generator, dtype=like.dtype, device=like.device)
+            for width in widths
+            if width is not None
+        ]
+
+    def terms(self, x: Tensor, noise: list[Tensor], closed_form: bool = False) -> tuple[Tensor, Tensor]:
+        """log p(x given z) and D = log q - log p of the latent variables, at `noise`: (n, d) -> (k, n) twice, nats.
 
         With `closed_form` the part of D that belongs to the highest layer is its expectation given the layer below,
         KL(N(mu, sd^2) || N(0, I)) = sum (mu^2 + sd^2 - 1) / 2 - log sd. The differences have the same mean.
         """
+        lower, *upper = noise
+        k = len(lower)
         mean, log_sd = self.encode(x)
-        z, noise = _draw(mean, log_sd, (k, *mean.shape), generator)
+        z = _reparametrised(mean, log_sd, lower)
         log_likelihood = self.log_prob_x_given_z(x, z if k > 1 else z[0]).reshape(k, len(x))
-        if self.spec.upper_latent is None:
-            return log_likelihood, _divergence(mean, log_sd, z, noise, closed_form).expand(k, len(x))
+        if not upper:
+            return log_likelihood, _divergence(mean, log_sd, z, lower, closed_form).expand(k, len(x))
         mean_y, log_sd_y = self.networks.moments("upper_encoder", z)
-        y, noise_y = _draw(mean_y, log_sd_y, mean_y.shape, generator)
+        y = _reparametrised(mean_y, log_sd_y, upper[0])
         prior_mean, prior_log_sd = self.networks.moments("upper_decoder", y)
         standardised = (z - prior_mean) * torch.exp(-prior_log_sd)
         # The normalisers (2 pi)^(-latent/2) of q and p cancel, here and in `_divergence`.
-        lower = (0.5 * (standardised.square() - noise.square()) + prior_log_sd - log_sd).sum(-1)
-        return log_likelihood, lower + _divergence(mean_y, log_sd_y, y, noise_y, closed_form)
+        between = (0.5 * (standardised.square() - lower.square()) + prior_log_sd - log_sd).sum(-1)
+        return log_likelihood, between + _divergence(mean_y, log_sd_y, y, upper[0], closed_form)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """n draws: the latent variables from their prior, then x from its distribution given them: (n, d)."""
@@ -208,7 +225,7 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
                 return [mean]
             upper = torch.zeros(len(x), self.spec.upper_latent, dtype=torch.float64, device=mean.device)
             for _ in range(draws):
-                z, _ = _draw(mean, log_sd, mean.shape, generator)
+                z = _reparametrised(mean, log_sd, self.noise(1, len(x), generator)[0][0])
                 upper += self.networks.moments("upper_encoder", z)[0]
             return [mean, upper / draws]
 
@@ -234,8 +251,7 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
         last = self.networks.last("decoder")
         weight, bias = self.parameters[f"decoder.{last}.weight"], self.parameters[f"decoder.{last}.bias"]
         hidden = self.networks.apply("decoder", z, layers=last)
-        normaliser = F.softplus(F.linear(hidden, weight, bias)).sum(-1)
-        return (hidden * (x @ weight)).sum(-1) + x @ bias - normaliser
+        return (hidden * (x @ weight)).sum(-1) + x @ bias - bernoulli_log_normaliser(hidden, weight, bias)
 
     def validation_bound(self, x: Tensor) -> float:
         """The mean importance-weighted bound with `validation_k` draws, under the same noise whenever it is asked."""
@@ -287,10 +303,9 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
             value.requires_grad_(True)
 
 
-def _draw(mean: Tensor, log_sd: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """mean + sd * noise, reparametrised, and the noise."""
-    noise = torch.randn(shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return torch.addcmul(mean, noise, torch.exp(log_sd)), noise
+def _reparametrised(mean: Tensor, log_sd: Tensor, noise: Tensor) -> Tensor:
+    """mean + sd * noise."""
+    return torch.addcmul(mean, noise, torch.exp(log_sd))
 
 
 def _divergence(mean: Tensor, log_sd: Tensor, z: Tensor, noise: Tensor, closed_form: bool) -> Tensor:

@@ -40,6 +40,7 @@ class Model(Autoencoder):
     def objective(self, x: Tensor, generator: torch.Generator, epochs: float) -> tuple[Tensor, Tensor]:
         """The ELBO with its divergence weighted by the warm-up, and the ELBO: (n, d) -> (n,) twice, nats."""
         closed_form = self.spec.divergence == "analytic"
-        log_likelihood, divergence = self.terms(x, self.spec.samples_k, generator, closed_form)
+        noise = self.noise(self.spec.samples_k, len(x), generator)
+        log_likelihood, divergence = self.terms(x, noise, closed_form)
         weight = min(1.0, epochs / self.spec.warm_up_epochs) if self.spec.warm_up_epochs else 1.0
         return (log_likelihood - weight * divergence).mean(0), (log_likelihood - divergence).mean(0)
