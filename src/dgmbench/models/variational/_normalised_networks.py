@@ -3,10 +3,10 @@
     u_0 = x,  v_i = W_i u_{i-1},  u_i = tanh(scale_i (v_i - m_i) / sqrt(s_i + 0.01) + shift_i),
     output W_L u_{L-1} + b_L
 
-In training m and s are mean and variance of v over all rows at hand, over draws of latent variables as well as over
-examples; each such pass moves running statistics a fifth of the way to them. Otherwise the running statistics take
-their place, and a row's output depends on that row alone. On a batch that has exactly the running statistics both ways
-agree. A network without hidden layers is linear and has no normalisation.
+In training m and s are mean and variance of v over all n rows at hand, over draws of latent variables as well as over
+examples; each such pass moves running statistics a fifth of the way to m and to s n / (n - 1), the unbiased variance.
+Otherwise the running statistics take their place, and a row's output depends on that row alone. On a batch that has
+exactly the running statistics both ways agree. A network without hidden layers is linear and has no normalisation.
 
 References: Ioffe and Szegedy, "Batch normalization", ICML 2015; the constants 0.01 and 1/5, and variances of 2 / fan-in
 for initial weights (He et al., "Delving deep into rectifiers", ICCV 2015, drawn normal and cut at two standard
