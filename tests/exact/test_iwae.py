@@ -70,11 +70,11 @@ def test_gradient_is_that_of_the_log_weights_by_normalised_weights(layers):
 def test_the_gradient_of_one_draw_is_that_of_all_on_average(layers):
     """Under the same noise, over which draw is taken: a mean of 4,000, within 5 standard errors for each parameter."""
     x, n = every_x(6)[7:8], 4000
-    one, every = (network(iwae, samples_k=4, gradient=gradient, **layers) for gradient in ("one", "all"))
+    one, every = (network(iwae, samples_k=4, gradient_draws=draws, **layers) for draws in (1, None))
     objective, bound = every.objective(x, torch.Generator().manual_seed(3), 1.0)
     expected = gradients(every, objective.sum())
     noise = [part.expand(-1, n, -1) for part in one.noise(4, 1, torch.Generator().manual_seed(3))]
-    values, bounds = one._through_one_draw(x.expand(n, -1), noise, torch.Generator().manual_seed(4))
+    values, bounds = one._through_some(x.expand(n, -1), noise, 1, torch.Generator().manual_seed(4))
     torch.testing.assert_close(bounds, bound.detach().expand(n), rtol=1e-10, atol=1e-12)
     parameters = list(one.parameters.values())
     mean = dict(zip(one.parameters, torch.autograd.grad(values.mean(), parameters, retain_graph=True), strict=True))
@@ -94,12 +94,26 @@ def test_the_gradient_of_one_draw_is_that_of_all_on_average(layers):
 
 def test_one_sample_has_one_gradient():
     x, found = every_x(6)[::3], []
-    for gradient in ("one", "all"):
-        model = network(iwae, samples_k=1, gradient=gradient)
+    for draws in (1, 3, None):
+        model = network(iwae, samples_k=1, gradient_draws=draws)
         objective, _ = model.objective(x, torch.Generator().manual_seed(7), 1.0)
         found.append(gradients(model, objective.mean()))
     for name in found[0]:
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(found[0][name], found[2][name], rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(found[1][name], found[2][name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_gradients_through_some_draws_are_means_of_single_ones(layers):
+    """Of an example twice: the objective of three draws is one that single draws have, or a mean of some of them."""
+    model, x = network(iwae, samples_k=4, **layers), every_x(6)[7:9]
+    noise = model.noise(4, 2, torch.Generator().manual_seed(3))
+    log_likelihood, divergence = model.terms(x, noise)
+    log_weights = (log_likelihood - divergence).detach()
+    values, _ = model._through_some(x, noise, 3, torch.Generator().manual_seed(4))
+    for example in range(2):
+        means = torch.stack([log_weights[list(some), example].mean() for some in itertools.product(range(4), repeat=3)])
+        assert (means - values[example]).abs().min() < 1e-10
 
 
 @pytest.mark.parametrize("layers", LAYERS)
