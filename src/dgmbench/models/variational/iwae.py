@@ -5,9 +5,9 @@
     ELBO = L_1 <= L_k <= L_{k+1} <= log p(x)
 
 Differentiating the logarithm of the mean weight through reparametrised draws gives that gradient. With fewer
-`gradient_draws` it is a mean over so many i, drawn by the normalised weights, of the gradient of log w_i: the same in expectation, and
-of k passes backwards, which cost twice those forwards, only so many are left. Two stochastic layers and the
-distributions of x given z are those of `vae`; with k = 1 this is the VAE whose divergence is sampled.
+`gradient_draws` it is a mean over so many i, drawn by the normalised weights, of the gradient of log w_i: the same in
+expectation, and of k passes backwards, which cost twice those forwards, only so many are left. Two stochastic layers
+and the distributions of x given z are those of `vae`; with k = 1 this is the VAE whose divergence is sampled.
 
 Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, section 3, equations 8, 13
 and 14; networks and schedule of section 5.
