@@ -15,6 +15,7 @@ from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.figures import collecting
 from dgmbench.assemble.superseded import superseded_cells
+from dgmbench.assemble.tables_text import escape_markdown
 from dgmbench.errors import UserError
 
 
@@ -46,6 +47,20 @@ def test_numbers_of_earlier_code_or_settings_say_so(assembled, monkeypatch):
     )
     assert f"- patches-check: {sum(r['experiment'] == 'patches-check' for r in old)} of " in summary
     assert (results / "demo" / "metrics.json").read_bytes() == metrics
+
+
+def test_tables_say_the_question_and_the_tolerance_of_published_numbers(assembled):
+    results, _, _, rows = assembled
+    experiments, root = synthetic.experiments(), results.parent / "data"
+    for name, experiment in experiments.items():
+        assemble(name, synthetic.params(), experiments, results, root)
+        text = (results / "demo" / "tables" / f"{name}.md").read_text()
+        assert escape_markdown(experiment.question) in text
+        tolerances = {entry.published.tolerance for entry in rows[name] if entry.published}
+        written = {row["published_tolerance"] for row in ledger.read_csv(results / "demo" / "tables" / f"{name}.csv")}
+        assert written == tolerances | {None}
+        assert ("reproduced = within" in text) == bool(tolerances)
+    assert any(entry.published for name in experiments for entry in rows[name])
 
 
 def test_numbers_of_other_rows_of_a_split_say_so(assembled):

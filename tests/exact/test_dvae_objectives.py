@@ -221,6 +221,30 @@ def test_training_and_evaluation_agree_on_a_batch_with_the_running_statistics():
     assert (nets.apply("net", [x[:3]], training=True) - in_training[:3]).abs().max() > 1e-3
 
 
+def test_evaluation_normalises_by_the_running_statistics_in_value_and_gradient():
+    """Against torch's batch normalisation, with scales, shifts and statistics that are not their first ones."""
+    nets, generator = normalised(1), rng(6)
+    for group in (nets.parameters, nets.statistics):
+        for name, value in group.items():
+            group[name] = torch.rand(value.shape, generator=generator, dtype=torch.float64) + 0.5
+    for value in nets.parameters.values():
+        value.requires_grad_(True)
+    x = torch.randn(9, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    u = x
+    for i in range(2):
+        of = nets.parameters, nets.statistics
+        scale, shift, mean, variance = (
+            of[name in ("mean", "variance")][f"net.{i}.{name}"] for name in ("scale", "shift", "mean", "variance")
+        )
+        v = u @ nets.parameters[f"net.{i}.weight"].T
+        u = torch.tanh(torch.nn.functional.batch_norm(v, mean, variance, scale, shift, eps=0.01))
+    expected = u @ nets.parameters["net.2.weight"].T + nets.parameters["net.2.bias"]
+    found, inputs = nets.apply("net", [x]), [x, *nets.parameters.values()]
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(*(torch.autograd.grad(y.square().sum(), inputs) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_parts_of_an_input_broadcast_as_their_concatenation(training):
     x = torch.randn(6, 3, generator=rng(3), dtype=torch.float64)

@@ -114,6 +114,41 @@ def test_the_last_update_is_always_measured():
         assert number.evidence["draws"][0]["update"] == number.evidence["updates"] == updates
 
 
+def test_every_draw_of_labels_starts_at_the_features(monkeypatch):
+    started = []
+
+    def fitted(layers, *_):
+        started.append([tensor.detach().clone() for layer in layers for tensor in layer])
+        for weights, _ in layers:
+            weights.add_(1.0)
+        return 0.0, 1, layers
+
+    monkeypatch.setattr(fine_tuning, "_fitted", fitted)
+    error(Projections(12), clusters(), labels=6, label_draws=3)
+    assert len(started) == 3
+    assert all(torch.equal(*pair) for again in started[1:] for pair in zip(started[0], again, strict=True))
+
+
+def test_the_step_falls_linearly_and_the_first_of_equal_errors_is_kept(monkeypatch):
+    rates, measured = [], []
+    step = torch.optim.Adam.step
+
+    def recorded(optimiser):
+        rates.append(optimiser.param_groups[0]["lr"])
+        step(optimiser)
+
+    def wrong(split, *_):
+        measured.append(len(rates))
+        return np.full(len(split), 50.0)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    monkeypatch.setattr(fine_tuning, "_wrong", wrong)
+    number = error(Projections(12), clusters(), labels=300, epochs=1, batch_size=50, least_updates=7, validations=3)
+    assert rates == pytest.approx([0.01 * (1 - i / 7) for i in range(7)])
+    assert measured == [3, 5, 7, 7]  # three times on validation, once on test
+    assert number.evidence["draws"][0]["update"] == 3
+
+
 def test_training_leaves_the_model_as_it_was():
     model = Projections(12)
     before = [(weights.clone(), bias.clone()) for weights, bias in model.up_pass()]

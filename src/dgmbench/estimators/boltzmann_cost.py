@@ -10,8 +10,8 @@ divergence in float32, from new weights, with as many chains as examples in a mi
 block Gibbs sweeps of a machine with random weights; importance weights and transitions along the trained machine's
 annealed path; the exact log Z, by all 2^enumerated states, of a machine with that many hidden units and the data's
 dimensions, in float64. The two programs that train are timed in turn, an epoch each after one that warms up; so are
-sweeps, their products, their random bits and temperatures, each beside the square product; enumeration by itself. A
-ratio is the median of the turns' ratios.
+sweeps, their products, their random bits and temperatures, each beside the square product; enumeration beside it
+alone. A ratio is the median of the turns' ratios.
 
 Clock readings are not reproducible bits: the same run gives others the next time, and other machines others still.
 Equal products take equal times: where a quarter of the square products took more than 1.3 times their median, the
@@ -162,7 +162,7 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     epochs = {"examples": updates * settings.batch_size, "hidden": settings.hidden, "dimensions": d, **common}
     sweeps = {"chains": settings.chains, "units": settings.units, **common}
     temperatures = {"chains": settings.chains, "dimensions": d, "hidden": m, **common}
-    states = {"states": 2**settings.enumerated, "dimensions": data.dimension, **common}
+    states = {"states": 2 ** min(settings.enumerated, d), "dimensions": d, **common}
 
     def share(metric: str, operations: float, times: dict[str, Timing], name: str, evidence: dict) -> Estimate:
         return paired_ratio(metric, times["square"], times[name], evidence, operations / square_operations)

@@ -67,7 +67,7 @@ METRICS = {
         "expectation.",
     ),
     "effective_families": Metric(
-        "replicas", "score", "higher", "R / rho_t: families of equal size that would make log Z as uncertain."
+        "families", "score", "higher", "R / rho_t: families of equal size that would make log Z as uncertain."
     ),
     "resamplings": Metric("count", "score", "neither", "Temperatures at which the population was resampled."),
 }
@@ -135,8 +135,8 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
         [
             Estimate("log_z", log_z, None, se, not failing, evidence),
             Estimate("log_likelihood", float(log_prob.mean()), log_prob, se, not failing, evidence),
-            Estimate("effective_families", effective, evidence=evidence),
-            Estimate("resamplings", float(found.resamplings[0]), evidence=evidence),
+            Estimate("effective_families", effective, estimator_se=None, evidence=evidence),
+            Estimate("resamplings", float(found.resamplings[0]), estimator_se=None, evidence=evidence),
         ],
         arrays={"family_share": share, "betas": schedule},
     )

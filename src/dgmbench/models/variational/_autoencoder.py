@@ -225,7 +225,8 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
                 return [mean]
             upper = torch.zeros(len(x), self.spec.upper_latent, dtype=torch.float64, device=mean.device)
             for _ in range(draws):
-                z = _reparametrised(mean, log_sd, self.noise(1, len(x), generator)[0][0])
+                noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+                z = _reparametrised(mean, log_sd, noise)
                 upper += self.networks.moments("upper_encoder", z)[0]
             return [mean, upper / draws]
 

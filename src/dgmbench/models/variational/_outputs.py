@@ -133,7 +133,8 @@ def bernoulli_log_normaliser(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """sum_i log(1 + exp a_i) of a = W u + b: (..., m) -> (...), nats.
 
     Where no gradient is asked for it is summed as sum_i (a_i + |a_i|) / 2 + log prod_i (1 + exp -|a_i|), blocks of rows
-    that stay in the cache and few logarithms: 0.6 of the time of softplus, to the same last digits.
+    that stay in the cache and few logarithms: 0.6 of the time of softplus. The sum's rounding, in float32, is one of
+    sum_i |a_i|: 1e-7 of some thousand nats.
     """
     if torch.is_grad_enabled():
         return F.softplus(F.linear(u, weight, bias)).sum(-1)

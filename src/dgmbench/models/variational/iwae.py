@@ -36,6 +36,11 @@ class Spec(AutoencoderSpec):
 class Model(Autoencoder):
     Spec = Spec
 
+    @classmethod
+    def passes(cls, spec: Spec) -> float:
+        through = min(spec.gradient_draws or spec.samples_k, spec.samples_k)
+        return spec.epochs * (spec.samples_k + (3.0 if through < spec.samples_k else 2.0) * through)
+
     def objective(self, x: Tensor, generator: torch.Generator, epochs: float) -> tuple[Tensor, Tensor]:
         """The bound is one draw of log (1/k) sum_i w_i for each example; so is the objective where the gradient
         is taken through all.
@@ -57,7 +62,10 @@ class Model(Autoencoder):
         with torch.no_grad():
             log_likelihood, divergence = self.terms(x, noise)
             log_weights = log_likelihood - divergence
+            bound = log_mean_exp(log_weights)
+            if not bool(bound.isfinite().all()):  # nothing can be drawn: the training ends as diverged
+                return bound, bound
             chosen = torch.multinomial(log_weights.softmax(0).T, draws, replacement=True, generator=generator).T
         examples = torch.arange(len(x), device=x.device)
         log_likelihood, divergence = self.terms(x, [part[chosen, examples] for part in noise])
-        return (log_likelihood - divergence).mean(0), log_mean_exp(log_weights)
+        return (log_likelihood - divergence).mean(0), bound
