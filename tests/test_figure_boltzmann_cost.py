@@ -12,6 +12,7 @@ VALUES = {
     "seconds_per_epoch": 2.0,
     "seconds_per_sweep": 0.002,
     "seconds_per_temperature": 0.03,
+    "seconds_of_enumeration": 6.0,
     "epoch_rate_share": 0.6,
     "gibbs_rate_share": 0.5,
     "ais_rate_share": 0.4,
