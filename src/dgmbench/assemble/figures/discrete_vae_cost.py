@@ -53,9 +53,9 @@ def draw(data: FigureData, options: Options) -> "Figure":
         shares.errorbar(own["obtained"], own["row"].map(heights), xerr=_errors(own), capsize=2, **drawn)
     times.set_yticks(list(heights.values()), [data.labels.get(row, row) for row in rows])
     times.set_ylim(-0.6, len(rows) - 0.4)
-    times.set_xlabel("median time of a step\n[milliseconds]")
+    times.set_xlabel("a step, median\n[milliseconds]")
     shares.set_xlim(0, 1)
-    shares.set_xlabel("share of a large product's\nrate of operations [ratio]")
+    shares.set_xlabel("share of a large\nproduct's rate\n[ratio]")
     if not together.empty:
         _speedups(panels[0, 2], together, heights)
     for letter, panel in zip("abc", panels[0]):
@@ -81,7 +81,7 @@ def _speedups(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
     panel.errorbar(cells["obtained"], cells["row"].map(heights), xerr=_errors(cells), capsize=2, **drawn)
     panel.axvline(1.0, color=INK, linewidth=0.8)
     panel.set_xlim(left=0)
-    panel.set_xlabel("seeds apart over\nseeds at once [ratio]")
+    panel.set_xlabel("seeds apart over\nseeds at once\n[ratio]")
 
 
 def _errors(cells: pd.DataFrame) -> pd.Series:
