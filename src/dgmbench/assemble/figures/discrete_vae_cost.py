@@ -81,7 +81,7 @@ def _speedups(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
     panel.errorbar(cells["obtained"], cells["row"].map(heights), xerr=_errors(cells), capsize=2, **drawn)
     panel.axvline(1.0, color=INK, linewidth=0.8)
     panel.set_xlim(left=0)
-    panel.set_xlabel("seeds apart over\nseeds at once\n[ratio]")
+    panel.set_xlabel("seeds apart\nover at once\n[ratio]")
 
 
 def _errors(cells: pd.DataFrame) -> pd.Series:
