@@ -66,10 +66,6 @@ METRICS = {
         "Mean log p(x) with population annealing's log Z, a lower bound in expectation: this is optimistic in "
         "expectation.",
     ),
-    "effective_families": Metric(
-        "families", "score", "higher", "R / rho_t: families of equal size that would make log Z as uncertain."
-    ),
-    "resamplings": Metric("count", "score", "neither", "Temperatures at which the population was resampled."),
 }
 
 
@@ -97,7 +93,7 @@ def scorings(settings: Settings, examples: int) -> float:
 
 
 def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """log Z, the mean log-likelihood, and what says whether the population is still one.
+    """log Z and the mean log-likelihood.
 
     Converged means: at least 10 effective families, or half of the replicas if that is less, and 5 % of the replicas;
     no family has more than half of the weight; and the standard error of log Z is at most `tolerance`. The evidence
@@ -122,7 +118,9 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
     evidence = {
         "replicas": n,
         "temperatures": len(schedule),
+        "resamplings": int(found.resamplings[0]),
         "rho_t": float(found.rho[0]),
+        "effective_families": effective,
         "surviving_families": int((share > 0).sum()),
         "largest_family_share": float(share.max()),
         "se_families": se,
@@ -135,8 +133,6 @@ def estimate(model: Energy, data: Dataset, settings: Settings, bench: Workbench)
         [
             Estimate("log_z", log_z, None, se, not failing, evidence),
             Estimate("log_likelihood", float(log_prob.mean()), log_prob, se, not failing, evidence),
-            Estimate("effective_families", effective, estimator_se=None, evidence=evidence),
-            Estimate("resamplings", float(found.resamplings[0]), estimator_se=None, evidence=evidence),
         ],
         arrays={"family_share": share, "betas": schedule},
     )
