@@ -78,8 +78,8 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The error rate after the update with the least validation error (the first of equals), in percent.
 
-    `per_example` is 0 or 100, or the mean of these over the draws of labels. Of one draw among several that could be,
-    the standard error is not known: None. The evidence holds how many labels and updates there were, and of each draw
+    `per_example` is 0 or 100, or the mean of these over the draws of labels. The standard error is that of the mean
+    over draws; of a single fit, whose start and minibatches are one draw too, it is not known: None. The evidence holds how many labels and updates there were, and of each draw
     its error, the validation error, and the update that this was least after.
 
     Raises:
@@ -93,8 +93,7 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
         )
     classes = int(max(int(split.labels.max()) for split in labelled.values())) + 1
     labels = min(settings.labels or len(data.train), len(data.train))
-    some = labels < len(data.train)
-    draws = settings.label_draws if some else 1
+    draws = settings.label_draws if labels < len(data.train) else 1
     updates = max(settings.epochs * math.ceil(labels / settings.batch_size), settings.least_updates)
     wrong, found = [], []
     with bench.progress.task("fine-tune", total=draws * updates, unit="update") as task:
@@ -107,10 +106,7 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
                 {"error_rate": float(wrong[-1].mean()), "validation_error_rate": validation_error, "update": update}
             )
     per_example = np.mean(wrong, axis=0)
-    if draws > 1:
-        se = float(np.std([draw["error_rate"] for draw in found], ddof=1)) / math.sqrt(draws)
-    else:
-        se = None if some else 0.0
+    se = float(np.std([draw["error_rate"] for draw in found], ddof=1)) / math.sqrt(draws) if draws > 1 else None
     evidence = {"labels": labels, "classes": classes, "updates": updates, "validation_labels": len(data.validation)}
     number = Estimate("error_rate", float(per_example.mean()), per_example, se, evidence=evidence | {"draws": found})
     return Estimates([number])
