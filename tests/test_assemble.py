@@ -14,6 +14,7 @@ from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.figures import collecting
+from dgmbench.assemble.outcomes import Archive
 from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.assemble.tables_text import escape_markdown
 from dgmbench.errors import UserError
@@ -214,3 +215,24 @@ def test_what_training_took(assembled):
         "1,500",
     )
     assert "What training took" not in (results / "demo" / "tables" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("evaluated", ["the same", "another", None])
+def test_an_evaluation_of_another_model_than_the_runs_is_pending(assembled, evaluated):
+    results, plan, _, _ = assembled
+    evaluation = next(e for e in plan.evaluations.values() if e.estimator == "ais")
+    folder = results / "demo" / "runs" / evaluation.run
+    for path, change in (
+        (folder / "manifest.json", {"files": {"model": {"path": "data/model", "sha256": "the same", "bytes": 1}}}),
+        (folder / f"{evaluation.id}.json", {"model_sha256": evaluated}),
+    ):
+        files.write_json(path, files.read_json(path) | change)
+    archive = Archive(results / "demo", results.parent / "data")
+    found = archive.outcome(evaluation.run, evaluation.id, "log_likelihood")
+    if evaluated == "another":
+        assert archive.evaluation(evaluation.run, evaluation.id) is None
+        assert found.status == "pending"
+        assert f"run {evaluation.run} was trained again after evaluation {evaluation.id}" in found.reason
+        assert str(folder / f"{evaluation.id}.json") in found.reason
+    else:
+        assert found.status == "done"

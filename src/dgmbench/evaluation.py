@@ -50,6 +50,7 @@ def evaluate(evaluation: Evaluation, layout: Layout, *, threads: int, progress: 
     result: dict[str, Any] = {
         "format": FORMAT,
         "evaluation": {"id": evaluation.id, **asdict(evaluation)},
+        "model_sha256": (manifest["files"].get("model") or {}).get("sha256"),
         "status": "done",
         "reason": None,
         "log_tail": [],

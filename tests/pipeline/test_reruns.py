@@ -25,6 +25,16 @@ def test_nothing_is_done_twice_and_experiments_share_a_run(complete):
     assert [run["dataset"] for run in runs if run["id"] in shared] == ["toys-two-moons"]
 
 
+def test_evaluations_say_which_model_they_are_of(complete):
+    manifests = [json.loads(path.read_text()) for path in complete.results("runs/*/manifest.json")]
+    models = {manifest["run"]["id"]: manifest["files"]["model"]["sha256"] for manifest in manifests}
+    evaluations = [
+        json.loads(path.read_text()) for path in complete.results("runs/*/*.json") if path.name != "manifest.json"
+    ]
+    assert evaluations
+    assert all(each["model_sha256"] == models[each["evaluation"]["run"]] for each in evaluations)
+
+
 def test_comments_docstrings_and_formatting_change_nothing(complete):
     with ExitStack() as edits:
         for path in (GMM, EXACT, LOADER):

@@ -41,7 +41,9 @@ class Archive:
         return self._read(self.results / "runs" / run / "manifest.json")
 
     def evaluation(self, run: str, evaluation: str) -> dict[str, Any] | None:
-        return self._read(self.results / "runs" / run / f"{evaluation}.json")
+        """None where there is none, or one of another model than the run has now."""
+        record = self._read(self._path(run, evaluation))
+        return None if record is None or self._of_another_model(run, record) else record
 
     def certificate(self, dataset_key: str) -> dict[str, Any] | None:
         return self._read(self.results / "datasets" / f"{dataset_key}.json")
@@ -66,7 +68,7 @@ class Archive:
             return Outcome(run, evaluation, FAILED, manifest.get("reason") or "training failed and gave no reason")
         record = self.evaluation(run, evaluation)
         if record is None:
-            return Outcome(run, evaluation, PENDING, f"evaluation {evaluation} of run {run} has not been run yet")
+            return Outcome(run, evaluation, PENDING, self._why_absent(run, evaluation))
         if record["status"] != DONE:
             return Outcome(run, evaluation, record["status"], record.get("reason") or "the estimator gave no reason")
         number = next((n for n in record["numbers"] if n["metric"] == metric), None)
@@ -78,6 +80,23 @@ class Archive:
                 run, evaluation, FAILED, f"the estimator's '{metric}' is not finite", dict(number, value=None)
             )
         return Outcome(run, evaluation, DONE, number=number)
+
+    def _why_absent(self, run: str, evaluation: str) -> str:
+        path = self._path(run, evaluation)
+        if self._read(path) is None:
+            return f"evaluation {evaluation} of run {run} has not been run yet"
+        return (
+            f"run {run} was trained again after evaluation {evaluation}, and is another model now (other processors "
+            f"round in other ways): remove {path} and start snakemake"
+        )
+
+    def _of_another_model(self, run: str, record: dict[str, Any]) -> bool:
+        """Whether the two files say so: evaluations did not always write down which model they were made of."""
+        evaluated, model = record.get("model_sha256"), ((self.manifest(run) or {}).get("files") or {}).get("model")
+        return evaluated is not None and model is not None and evaluated != model["sha256"]
+
+    def _path(self, run: str, evaluation: str) -> Path:
+        return self.results / "runs" / run / f"{evaluation}.json"
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if path not in self._json:

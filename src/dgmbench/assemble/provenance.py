@@ -86,7 +86,7 @@ def _run(plan: Plan, archive: Archive, run: str) -> dict[str, Any]:
 def _evaluation(plan: Plan, archive: Archive, outcome: Outcome) -> dict[str, Any]:
     record = archive.evaluation(outcome.run, outcome.evaluation) or {}
     return {"evaluation": asdict(plan.evaluations[outcome.evaluation])} | {
-        k: record.get(k) for k in ("status", "reason", "log_tail", "files", "measured")
+        k: record.get(k) for k in ("status", "reason", "log_tail", "model_sha256", "files", "measured")
     }
 
 
@@ -210,6 +210,8 @@ def _describe_run(record: dict[str, Any]) -> Iterator[str]:
     yield f"  code             {run['code']}"
     if record["steps"] is not None:
         yield f"  trained          {record['steps']} steps, {record['parameters']} parameters"
+    if model := (record["files"] or {}).get("model"):
+        yield f"  model            {model['path']}, sha256 {model['sha256']}"
     yield from _describe_measured(record["measured"])
     for line in record["log_tail"] or [] if record["status"] != "done" else []:
         yield f"  log              {line}"
@@ -219,6 +221,8 @@ def _describe_evaluation(record: dict[str, Any]) -> Iterator[str]:
     evaluation = record["evaluation"]
     yield f"evaluation of run {evaluation['run']}: estimator {evaluation['estimator']}, code {evaluation['code']}"
     yield f"  settings         {_inline(_set(evaluation['settings']))}"
+    if of_model := record.get("model_sha256"):
+        yield f"  of the model     sha256 {of_model}"
     yield from _describe_measured(record["measured"])
     for name, file in (record["files"] or {}).items():
         yield f"  {name:<16} {file['path']}, sha256 {file['sha256']}"

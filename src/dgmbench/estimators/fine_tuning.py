@@ -79,8 +79,9 @@ def estimate(model: Features, data: Dataset, settings: Settings, bench: Workbenc
     """The error rate after the update with the least validation error (the first of equals), in percent.
 
     `per_example` is 0 or 100, or the mean of these over the draws of labels. The standard error is that of the mean
-    over draws; of a single fit, whose start and minibatches are one draw too, it is not known: None. The evidence holds how many labels and updates there were, and of each draw
-    its error, the validation error, and the update that this was least after.
+    over draws; of a single fit, whose start and minibatches are one draw too, it is not known: None. The evidence holds
+    how many labels and updates there were, and of each draw its error, the validation error, and the update that this
+    was least after.
 
     Raises:
         CannotBeDone: the dataset has no labels.
