@@ -57,6 +57,9 @@ def test_only_rows_of_the_order_count():
     assert (record["row"], record["column"], record["metric"]) == (ORDER.title, "bound", "rank_correlation")
     assert (record["unit"], record["kind"], record["status"], record["n_seeds"]) == ("ratio", "score", "done", 1)
     assert record["run_ids"] == "ra rb rc"
+    assert record["estimator_se"] is None
+    assert record["protocol"].endswith("no standard error of one seed")
+    (record,) = order_records([replace(each, outcomes=each.outcomes * 2) for each in entries], [ORDER])
     assert record["estimator_se"] == 0
 
 

@@ -5,6 +5,7 @@
 Its uncertainty is that of the numbers obtained: each is moved by normal noise, of the larger of its estimator's
 standard error and its standard deviation over seeds, 1,000 times with a fixed seed; the standard error is the standard
 deviation of rho over these. That over test examples is left out: all rows are scored on the same ones, and move alike.
+Where a row is one training, its spread over seeds is not known, nor is then the standard error of the order.
 
 An order is no better than its rows: it is unconverged or partial where one of them is, and its protocol differs where
 that of one of them does.
@@ -91,7 +92,7 @@ def _record(title: str, entries: list[Entry]) -> Record:
         **{"row": title, "metric": METRIC, "unit": "ratio", "kind": "score", "model": "", "variant": ""},
         **{"verdict": NOT_PUBLISHED, "reason": "", "control": False, "n_seeds": 0},
         "run_ids": " ".join(dict.fromkeys(outcome.run for entry in entries for outcome in entry.outcomes)),
-        "protocol": f"Spearman, over {len(entries)} rows; standard error by the noise of what was obtained",
+        "protocol": f"Spearman, over {len(entries)} rows",
         **{"published_kind": "", "published_source": "", "published_protocol": ""},
     }
     if lacking := _lacking(entries):
@@ -107,8 +108,10 @@ def _record(title: str, entries: list[Entry]) -> Record:
     differing, unsettled = _differing(entries), [entry for entry in entries if entry.status != DONE]
     reasons = [f"protocol differs: {differing}"] if differing else []
     reasons += [f"{entry.row} is {entry.status}" for entry in unsettled]
+    of_error = "standard error by the noise of what was obtained" if seeds > 1 else "no standard error of one seed"
     return record | {
-        **{"obtained": rho, "estimator_se": se, "n_seeds": seeds},
+        **{"obtained": rho, "estimator_se": se if seeds > 1 else None, "n_seeds": seeds},
+        "protocol": f"{record['protocol']}; {of_error}",
         "status": unsettled[0].status if unsettled else DONE,
         "verdict": PROTOCOL_DIFFERS if differing else NOT_PUBLISHED,
         "reason": "; ".join(reasons),

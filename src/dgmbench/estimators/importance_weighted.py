@@ -49,7 +49,8 @@ def estimate(model: LatentVariable, data: Dataset, settings: Settings, bench: Wo
 
     `estimator_se` is the Monte Carlo error of that mean, from the jackknife over the k draws of each example; one draw
     cannot tell its own spread, so that it is None for k = 1. Converged means that L_k - L_{k/2}, from the same draws,
-    is below `tolerance`; for k = 1 the question is open and the answer None. ESS is (sum w)^2 / sum w^2.
+    is below `tolerance`; for k = 1 the question is open and the answer None. Weights with a heavy tail can pass that
+    test far below log p(x), for what is rare is in neither half: the evidence has their ESS, (sum w)^2 / sum w^2.
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     k, size = settings.k, max(1, settings.rows_per_call // settings.k)

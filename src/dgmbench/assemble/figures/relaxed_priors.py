@@ -109,10 +109,12 @@ def _rounds(panel: "Axes", data: FigureData, points: pd.DataFrame) -> None:
         panel.text(0.5, 0.5, reasons[0], ha="center", va="center", color=FAINT, fontsize=7, wrap=True)
         return
     longest = own.loc[own["x"].idxmax()]
-    divergence = np.maximum(found[longest["row"]]["divergence"], _LEAST)
+    divergence = found[longest["row"]]["divergence"]
     rounds = np.arange(len(divergence))
-    panel.plot(rounds, divergence[:, :SINGLE], color=FAINT, linewidth=0.5, alpha=0.6)
-    panel.plot(rounds, divergence.mean(1), color=INK, marker="o", markeredgecolor="white", linewidth=1.8)
+    panel.plot(rounds, np.maximum(divergence[:, :SINGLE], _LEAST), color=FAINT, linewidth=0.5, alpha=0.6)
+    panel.plot(
+        rounds, np.maximum(divergence.mean(1), _LEAST), color=INK, marker="o", markeredgecolor="white", linewidth=1.8
+    )
     panel.set(yscale="log", xticks=rounds if len(rounds) <= 11 else rounds[::5])
     said = f"{_name(longest['smoothing'], longest['beta'])}\nmean, and single ζ;\nbelow 10⁻⁶ drawn there"
     panel.annotate(said, (0.97, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=6.5)

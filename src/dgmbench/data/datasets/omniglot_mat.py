@@ -10,7 +10,7 @@ published beside the numbers, so that ours are other bits of the same grey value
 
 References: Y. Burda, R. Grosse and R. Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016 (the file);
 B. M. Lake, R. Salakhutdinov and J. B. Tenenbaum, Science 350 (2015) (the drawings); A. Vahdat, E. Andriyash and
-W. Macready, "DVAE#", NeurIPS 2018, section 6 (the split and the binarization).
+W. Macready, "DVAE#", NeurIPS 2018, the code beside it (split and binarization; section 4 says statically binarized).
 """
 
 from pathlib import Path

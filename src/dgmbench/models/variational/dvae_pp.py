@@ -10,7 +10,7 @@ closed form. k draws are averaged: a bound by importance weights needs log p(zet
 
 References: Vahdat, Macready, Bian, Khoshaman and Andriyash, "DVAE++: Discrete variational autoencoders with overlapping
 transformations", ICML 2018; Vahdat, Andriyash and Macready, "DVAE#", NeurIPS 2018, equation 2 (exp) and equation 10
-(power), where the logits of its first half of the units alone are moved by zeta, as here.
+(power). That zeta moves the logits of the first half of the units alone, as here, is how the code beside it has it.
 """
 
 from typing import Literal, Self

@@ -9,7 +9,8 @@ of r, whose derivatives need no inverse of F:
     d zeta / d logit = q (1 - q) [R(zeta given 0) - R(zeta given 1)] / q(zeta),    d zeta / d phi = -d_phi F / q(zeta)
 
 Source: Vahdat, Andriyash and Macready, "DVAE#", NeurIPS 2018, section 3.3, equations 8 and 9 (there with respect to q).
-The authors' code differentiates with respect to q only; here the parameters of r have their gradients too.
+The authors' code differentiates with respect to q, and for the Gaussian integral alone the parameters of r too; here
+those of every smoothing have their gradients.
 
 All shapes broadcast: zeta (..., D), logits (..., D), parameters of r scalar or (D,) or (..., D). q itself is never
 formed where a ratio of probabilities is meant, so that any finite logit will do.
