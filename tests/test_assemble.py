@@ -10,14 +10,15 @@ import pytest
 import synthetic_results as synthetic
 
 from dgmbench import files, runs
+from dgmbench.assemble import entries, ledger, training_cost
 from dgmbench.assemble import experiment as experiment_module
-from dgmbench.assemble import ledger, training_cost
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.figures import collecting
-from dgmbench.assemble.outcomes import Archive
+from dgmbench.assemble.outcomes import Archive, Outcome
 from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.assemble.tables_text import escape_markdown
 from dgmbench.errors import UserError
+from dgmbench.estimators.registry import estimator
 
 
 def test_numbers_of_earlier_code_or_settings_say_so(assembled, monkeypatch):
@@ -236,3 +237,33 @@ def test_an_evaluation_of_another_model_than_the_runs_is_pending(assembled, eval
         assert str(folder / f"{evaluation.id}.json") in found.reason
     else:
         assert found.status == "done"
+
+
+@pytest.mark.parametrize(("error", "converged"), [(None, None), (0.0, None), (4.0, None), (6.0, False)])
+def test_clock_readings_that_lie_apart_have_not_converged(error, converged):
+    found = entries._steady(Outcome("run", "evaluation", "done", "", synthetic.number("ms", 50.0, estimator_se=error)))
+    assert found.number["converged"] is converged
+    assert found.value == 50.0
+    if converged is False:
+        reason = found.number["evidence"]["not_converged_because"]
+        assert reason == "its readings of the clock lie apart, by 12% of it: time it on an idle machine"
+
+
+def test_a_cell_of_clock_readings_says_that_they_lie_apart(assembled, monkeypatch):
+    results, plan, archive, _ = assembled
+    experiments = synthetic.experiments()
+
+    def of_estimators() -> dict[str, str]:
+        built = entries.build_entries(
+            plan, "estimators-check", experiments["estimators-check"], archive, results / "published"
+        )
+        own = [entry for entry in built if entry.estimator == "importance_weighted"]
+        return {entry.key: entry.reason for entry in own if entry.combined.obtained is not None}
+
+    assert not any("lie apart" in reason for reason in of_estimators().values())
+    monkeypatch.setattr(entries, "LARGEST_CLOCK_ERROR", 1e-9)
+    assert not any("lie apart" in reason for reason in of_estimators().values())
+    module = estimator("importance_weighted")
+    monkeypatch.setattr(module, "CLOCK_READINGS", frozenset(module.METRICS), raising=False)
+    assert all("lie apart" in reason for reason in of_estimators().values())
+    assert of_estimators()

@@ -9,7 +9,7 @@ import torch
 
 from dgmbench.data.prepared import Dataset, Split
 from dgmbench.errors import CannotBeDone
-from dgmbench.estimators import _discrete_timing, discrete_vae_cost, seeds_together_cost
+from dgmbench.estimators import _discrete_timing, discrete_vae_cost, importance_weighted, seeds_together_cost
 from dgmbench.estimators._timing import Clocked, Timing
 from dgmbench.estimators.base import Workbench
 from dgmbench.models.boltzmann import dbn
@@ -41,10 +41,10 @@ SECONDS = {
 }
 
 
-def of_given_times(monkeypatch, data, **seconds):
+def of_given_times(monkeypatch, data, rows_per_call=1000, **seconds):
     times = {name: Timing(values) for name, values in (SECONDS | seconds).items()}
     monkeypatch.setattr(discrete_vae_cost, "turns", lambda programs, repeats, task: times)
-    settings = discrete_vae_cost.Settings(turns=3, steps=2, k=20, evaluated=10)
+    settings = discrete_vae_cost.Settings(turns=3, steps=2, k=20, evaluated=10, rows_per_call=rows_per_call)
     return {n.metric: n for n in discrete_vae_cost.estimate(model(), data, settings, bench()).numbers}
 
 
@@ -69,6 +69,31 @@ def test_ratios_are_medians_of_the_turns_ratios(data, monkeypatch):
     evaluation = 2 * 10 * ((8 * 8 + 8 * 4) + 20 * (4 * 8 + 8 * 8))
     assert found["evaluation_rate_share"].value == pytest.approx(evaluation / square * 0.012 / 0.4)
     assert all(number.converged is None for number in found.values())
+
+
+@pytest.mark.parametrize("rows_per_call", [1000, 60, 20, 7, 1])
+def test_the_evaluation_that_is_timed_calls_the_model_as_the_estimator_does(data, monkeypatch, rows_per_call):
+    calls = []
+
+    def log_weights(self, x, k, generator):
+        calls.append((len(x), k))
+        return torch.zeros(k, len(x), dtype=torch.float64)
+
+    monkeypatch.setattr(discrete_vae_cost.Normalised, "log_weights", log_weights)
+    settings = {"k": 20, "rows_per_call": rows_per_call}
+    drawing = importance_weighted.Settings(**settings)
+    importance_weighted.estimate(discrete_vae_cost.Normalised(model(), 0.0), data, drawing, bench())
+    as_estimated, calls = calls, []
+    timing = discrete_vae_cost.Settings(turns=2, steps=2, evaluated=10, **settings)
+    discrete_vae_cost.estimate(model(), data, timing, bench())
+    assert calls == as_estimated * 3  # two turns, and one before that warms up
+
+
+def test_each_call_of_the_evaluation_encodes_anew(data, monkeypatch):
+    one, three = (of_given_times(monkeypatch, data, rows) for rows in (1000, 7))
+    once, each = 8 * 8 + 8 * 4, 20 * (4 * 8 + 8 * 8)
+    ratio = three["evaluation_rate_share"].value / one["evaluation_rate_share"].value
+    assert ratio == pytest.approx((3 * once + each) / (once + each))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from dgmbench.grids import combinations, spell
 from dgmbench.runs import PICTURE, Cell, Plan, PlannedRow
 from dgmbench.schemas import Experiment
 
+LARGEST_CLOCK_ERROR = 0.1  # of a time, a rate or a ratio of them: standard error over value
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -123,6 +125,8 @@ def _entry_of(cell: Cell, plan: Plan, archive: Archive, differs: str | None) -> 
         outcomes = tuple(_picture(archive, outcome) for outcome in outcomes)
     estimator_name = plan.evaluations[cell.evaluations[0]].estimator
     metric = declared_metric(estimator_name, cell.metric)
+    if cell.metric in getattr(estimator(estimator_name), "CLOCK_READINGS", ()):
+        outcomes = tuple(map(_steady, outcomes))
     run = plan.runs[cell.runs[0]]
     space = catalogue.space(run.dataset)
     about = catalogue.describe(catalogue.DatasetRef(run.dataset, run.dataset_options, run.dataset_identity))
@@ -141,6 +145,17 @@ def _entry_of(cell: Cell, plan: Plan, archive: Archive, differs: str | None) -> 
         space=space,
         dimension=math.prod(about.shape),
     )
+
+
+def _steady(outcome: Outcome) -> Outcome:
+    """A clock reading counts as not converged where its standard error is a large part of it."""
+    value, error = outcome.value, outcome.number.get("estimator_se")
+    if not value or error is None or error <= LARGEST_CLOCK_ERROR * abs(value):
+        return outcome
+    reason = f"its readings of the clock lie apart, by {error / abs(value):.0%} of it: time it on an idle machine"
+    because = (outcome.number.get("evidence") or {}).get("not_converged_because", reason)
+    evidence = (outcome.number.get("evidence") or {}) | {"not_converged_because": because}
+    return replace(outcome, number=outcome.number | {"converged": False, "evidence": evidence})
 
 
 def _picture(archive: Archive, outcome: Outcome) -> Outcome:
