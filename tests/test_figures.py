@@ -1,5 +1,8 @@
 """Figures: what is drawn is what the cells say, axes carry units, and equal figures give equal bytes."""
 
+import base64
+import io
+import re
 import subprocess
 import sys
 import warnings
@@ -12,12 +15,13 @@ import pandas as pd
 import pytest
 import synthetic_results as synthetic
 from matplotlib.text import Text
+from PIL import Image
 
 from dgmbench.assemble.earlier import Earlier
 from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import labels_of
 from dgmbench.assemble.figures import estimators_against_truth, likelihood_bars, patch_likelihood, samples, training
-from dgmbench.assemble.figures.base import FORMATS, Source, nothing_to_show, save, style
+from dgmbench.assemble.figures.base import FORMATS, Source, new_figure, nothing_to_show, save, style
 from dgmbench.assemble.figures.collecting import draw_all, gather
 from dgmbench.assemble.figures.registry import figure, figure_modules
 from dgmbench.assemble.outcomes import Archive
@@ -325,3 +329,18 @@ def test_a_reason_of_any_length_has_room(sentences):
     box = text.get_window_extent()
     assert box.height < figure.bbox.height
     assert box.width < figure.bbox.width
+
+
+@pytest.mark.parametrize(("cmap", "hole", "mode"), [("gray", 0, "L"), ("viridis", 0, "P"), ("gray", 3, "RGBA")])
+def test_pictures_within_an_svg_file_have_few_colours(tmp_path, cmap, hole, mode):
+    drawn, axes = new_figure()
+    levels = np.arange(64).reshape(8, 8) / 63
+    levels[:hole, :hole] = np.nan
+    axes[0, 0].imshow(levels, cmap=cmap, vmin=0, vmax=1, interpolation="none")
+    svg, *_ = save(drawn, tmp_path, "levels")
+    (embedded,) = re.findall(rb"base64,([A-Za-z0-9+/=\s]+)\"", svg.read_bytes())
+    picture = Image.open(io.BytesIO(base64.b64decode(embedded)))
+    assert picture.mode == mode
+    if mode == "L":  # nothing is lost
+        assert sorted({value for _, value in picture.getcolors()}) == sorted({int(v) for v in levels.ravel() * 255.999})
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")

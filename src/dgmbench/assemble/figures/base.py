@@ -5,7 +5,9 @@ A figure is one file: docstring (what it shows, its source), `Options` (what an 
 and line style, colour only helps.
 """
 
+import base64
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 WIDTH = 170 / 25.4  # inches: a text block of 170 mm
 DPI = 200  # of the PNG
 FORMATS = ("svg", "png", "pdf")
+_EMBEDDED = re.compile(rb"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")  # in an SVG file
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -176,22 +179,37 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     for extension in FORMATS:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=extension, dpi=DPI, **options[extension])
+        written = buffer.getvalue()
         if extension == "png":
-            buffer = _with_palette(buffer)
+            written = _of_few_colours(written, dpi=(DPI, DPI))
+        elif extension == "svg":
+            written = _EMBEDDED.sub(_embedded_again, written)
         paths.append(folder / f"{name}.{extension}")
-        write_bytes(paths[-1], buffer.getvalue())
+        write_bytes(paths[-1], written)
     return paths
 
 
-def _with_palette(png: io.BytesIO) -> io.BytesIO:
-    """The picture in at most 256 colours, a third of the bytes: figures are committed."""
-    from PIL import Image
+def _of_few_colours(png: bytes, **options: Any) -> bytes:
+    """A picture in grey levels where it has no others, else in at most 256 colours, a third of the bytes: figures are
+    committed. One that can be seen through stays as it is."""
+    from PIL import Image, ImageChops
 
-    # Without dithering: an area of one colour stays one.
-    few = Image.open(png).convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(png))
+    if "A" in picture.getbands() and picture.getchannel("A").getextrema()[0] < 255:
+        return png
+    colours = picture.convert("RGB")
+    few = colours.convert("L")
+    if ImageChops.difference(colours, few.convert("RGB")).getbbox() is not None:
+        # Without dithering: an area of one colour stays one.
+        few = colours.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    few.save(buffer, "PNG", dpi=(DPI, DPI))
-    return buffer
+    few.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def _embedded_again(found: re.Match[bytes]) -> bytes:
+    """The same of a picture within an SVG file."""
+    return found[1] + base64.b64encode(_of_few_colours(base64.b64decode(found[2]), optimize=True))
 
 
 def nothing_to_show(reason: str) -> "Figure":

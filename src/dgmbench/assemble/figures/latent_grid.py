@@ -90,7 +90,8 @@ def _means(axes: "Axes", arrays: dict[str, np.ndarray]) -> None:
         marker = MARKERS[(place + place // len(COLORS)) % len(MARKERS)]
         color = COLORS[place % len(COLORS)]
         name = str(label) if "labels" in arrays else "examples"
-        axes.plot(own[:, 0], own[:, 1], marker, color=color, markersize=2, linestyle="none", label=name, alpha=0.6)
+        look = {"color": color, "markersize": 2, "linestyle": "none", "alpha": 0.6, "rasterized": True}
+        axes.plot(own[:, 0], own[:, 1], marker, label=name, **look)
     axes.add_patch(Rectangle((-reach, -reach), 2 * reach, 2 * reach, fill=False, edgecolor=INK, linewidth=0.8))
     axes.set_aspect("equal")
     axes.set_xlabel("first posterior mean")
