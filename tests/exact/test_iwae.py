@@ -181,7 +181,7 @@ class KilledAtRecord(Session):
             raise Killed
 
 
-@pytest.mark.parametrize(("module", "spec"), [(vae, {"warm_up_epochs": 2}), (iwae, {})])
+@pytest.mark.parametrize(("module", "spec"), [(vae, {"warm_up_epochs": 2}), (iwae, {}), (iwae, {"averaging": 0.7})])
 def test_two_layers_resume_to_the_same_bits_after_a_kill(module, spec, tmp_path):
     x = (np.random.default_rng(0).random((60, 6)) < 0.3).astype(np.uint8)
     data = Dataset("small", "small", "binary", (6,), {name: Split(x) for name in ("train", "validation")}, {})

@@ -212,3 +212,41 @@ def test_refusals_say_what_to_write():
     ):
         with pytest.raises(ValidationError, match="leave it out"):
             vae.Spec(**spec)
+
+
+class Watched(Session):
+    """A session that keeps the parameters after every step."""
+
+    def __init__(self, model: vae.Model):
+        super().__init__(torch.Generator().manual_seed(4))
+        self.model, self.seen = model, []
+
+    def steps(self, total, unit="step"):
+        for step in super().steps(total, unit):
+            yield step
+            self.seen.append({name: value.detach().clone() for name, value in self.model.parameters.items()})
+
+
+@pytest.mark.parametrize("averaging", [None, 0.1, 1.0, 1.4, 100.0])
+def test_the_model_is_the_average_of_its_parameters_along_training(averaging):
+    x = blobs(60, 6)
+    data = Dataset("small", "small", "binary", (6,), {name: Split(x) for name in ("train", "validation")}, {})
+    spec = {"latent": 2, "hidden": [4], "batch_size": 20, "epochs": 3, "validate_every": 3, "learning_rate": 0.02}
+    model = vae.Model(vae.Spec(**spec, averaging=averaging), 6)
+    session = Watched(model)
+    model.fit(data, session)
+    steps = {None: 1, 0.1: 1, 1.0: 3, 1.4: 4, 100.0: 300}[averaging]  # of an epoch's three
+    average = session.seen[0]
+    for t, seen in enumerate(session.seen[1:], start=2):
+        average = {name: value + (seen[name] - value) / min(t, steps) for name, value in average.items()}
+    for name, value in model.state().items():
+        torch.testing.assert_close(value, average[name])
+        if steps == 1:
+            assert torch.equal(value, session.seen[-1][name])
+    if averaging == 100.0:
+        mean = {name: torch.stack([seen[name] for seen in session.seen]).mean(0) for name in average}
+        torch.testing.assert_close(model.state(), mean)
+        assert (session.seen[-1]["decoder.0.weight"] - mean["decoder.0.weight"]).abs().max() > 1e-3
+    # The validation bound is the average's.
+    assert session.history[-1]["validation_bound"] == model.validation_bound(torch.from_numpy(x).float())
+    assert not any(value.requires_grad for value in model.state().values())

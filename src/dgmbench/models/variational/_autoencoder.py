@@ -9,7 +9,14 @@ Two, the upper one y:
 Encoder and decoder are mirror images of each other. log w = log p(x, z, y) - log q(z, y given x) is written as
 log p(x given z) - D, with D = log q(z, y given x) - log p(z, y), whose mean under q is the divergence KL(q || p).
 
-Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, sections 3 and 5.
+Steps of Adam that are large enough to come far in few epochs leave the parameters theta_t scattered about where they
+head. With `averaging` the model is their average, and training goes on from theta_t itself:
+
+    average_t = average_(t-1) + (theta_t - average_(t-1)) / min(t, T),    T the steps of so many epochs
+
+References: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, sections 3 and 5; averaging:
+Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM Journal on Control and Optimization
+30, 1992.
 """
 
 import math
@@ -47,6 +54,12 @@ class AutoencoderSpec(TrainingSpec):
     )
     upper_hidden: list[int] = Field(
         [100, 100], min_length=1, description="Units between the two stochastic layers, from the lower one upwards."
+    )
+    averaging: float | None = Field(
+        None,
+        gt=0,
+        description="Epochs that the parameters are averaged over, earlier ones counting exponentially less: the "
+        "averages are what is validated and kept. null: the parameters themselves.",
     )
     activation: Literal["tanh", "relu"] = Field("tanh", description="What hidden units do with their input.")
     decoder: Literal["auto", "bernoulli", "gaussian", "squared_error"] = Field(
@@ -120,7 +133,7 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
         self.networks.parameters = {name: state[name] for name in self.parameters}
 
     def fit(self, data: Dataset, session: Session) -> None:
-        """Adam on the negative objective; the parameters with the best validation bound are kept.
+        """Adam on the negative objective; the parameters, or their averages, with the best validation bound are kept.
 
         The history holds `bound` (nats, the bound of each minibatch in training) and `validation_bound`.
 
@@ -135,7 +148,8 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
         order = torch.zeros(len(data.train), dtype=torch.int64, device=session.device)
         best = {f"best.{name}": value.clone() for name, value in self.state().items()}
         kept = {"order": order, "best_bound": -math.inf, **best}
-        session.track(parameters=self.parameters, optimiser=optimiser, kept=kept)
+        averages = {name: value.clone() for name, value in self.state().items()} if spec.averaging else self.state()
+        session.track(parameters=self.parameters, averages=averages, optimiser=optimiser, kept=kept)
         validation = _training.validation_examples(spec, data, session.device)
 
         total = spec.epochs * batches
@@ -151,14 +165,17 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
             optimiser.zero_grad()
             (-objective.mean()).backward()
             optimiser.step()
+            if spec.averaging:
+                share = 1 / min(step + 1, max(1, round(spec.averaging * batches)))
+                torch._foreach_lerp_(list(averages.values()), list(self.state().values()), share)
             epoch, left = divmod(step + 1, batches)
             if left == 0 and (epoch % spec.validate_every == 0 or epoch == spec.epochs):
-                value = self.validation_bound(validation)
+                value = self._bound_with(averages, validation)
                 session.record(validation_bound=value)
                 if value > kept["best_bound"]:
                     kept["best_bound"] = value
-                    for name, parameter in self.state().items():
-                        kept[f"best.{name}"].copy_(parameter)
+                    for name, average in averages.items():
+                        kept[f"best.{name}"].copy_(average)
         self.networks.parameters = {name: kept[f"best.{name}"] for name in self.parameters}
 
     @abstractmethod
@@ -259,6 +276,14 @@ class Autoencoder(base.Model, LatentVariable, Encoder, Decoder, Sampler):
         generator = torch.Generator(x.device).manual_seed(_training.VALIDATION_SEED)
         parts = [self.log_weights(block, self.spec.validation_k, generator) for block in x.split(200)]
         return _training.log_mean_exp(torch.cat(parts, 1).double()).mean().item()
+
+    def _bound_with(self, parameters: dict[str, Tensor], x: Tensor) -> float:
+        """The validation bound with other parameters than the model's own."""
+        own, self.networks.parameters = self.networks.parameters, parameters
+        try:
+            return self.validation_bound(x)
+        finally:
+            self.networks.parameters = own
 
     def _lowest(self, u: Tensor) -> Tensor:
         """z of the layer next to x from standard normal coordinates of all layers, the upper layer's last."""
