@@ -153,8 +153,7 @@ def _steady(outcome: Outcome) -> Outcome:
     if not value or error is None or error <= LARGEST_CLOCK_ERROR * abs(value):
         return outcome
     reason = f"its readings of the clock lie apart, by {error / abs(value):.0%} of it: time it on an idle machine"
-    because = (outcome.number.get("evidence") or {}).get("not_converged_because", reason)
-    evidence = (outcome.number.get("evidence") or {}) | {"not_converged_because": because}
+    evidence = {"not_converged_because": reason} | (outcome.number.get("evidence") or {})
     return replace(outcome, number=outcome.number | {"converged": False, "evidence": evidence})
 
 
