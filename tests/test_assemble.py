@@ -165,7 +165,7 @@ def test_a_picture_stands_from_one_assembly_to_the_next(assembled, monkeypatch):
     name, experiments = "patches-check", synthetic.experiments()
     arguments = (name, synthetic.params(), experiments, results, results.parent / "data")
     assemble(*arguments)
-    picture = results / "demo" / "figures" / f"{name}-samples.png"
+    picture = results / "demo" / "figures" / f"{name}-samples.svg"
     shown, before = results / "demo" / "provenance" / f"{name}.json", picture.read_bytes()
     drawn = files.read_json(shown)["pictures"]["-samples"]
     assert drawn["kept"] == ""

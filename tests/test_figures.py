@@ -222,12 +222,11 @@ def test_a_figure_without_numbers_says_so(figure_data, module):
         ("estimators-check", "likelihood_bars"),
     ],
 )
-def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name):
+def test_three_figures_in_two_formats(figure_data, tmp_path, experiment, name):
     written, drawn_from = draw_all(figure_data[experiment], FigurePlan(name=name), tmp_path, experiment)
     assert {suffix: picture["kept"] for suffix, picture in drawn_from.items()} == {"": "", "-samples": ""}
     expected = [f"{experiment}{part}.{end}" for part in ("", "-samples", "-training") for end in FORMATS]
     assert [path.name for path in written] == expected
-    starts = {".png": b"\x89PNG", ".pdf": b"%PDF"}
     for path in written:
         content = path.read_bytes()
         if path.suffix == ".svg":
@@ -235,7 +234,7 @@ def test_three_figures_in_three_formats(figure_data, tmp_path, experiment, name)
             assert root.get("width").endswith("pt")
             assert len(list(root.iter())) > 50
         else:
-            assert content.startswith(starts[path.suffix])
+            assert content.startswith(b"%PDF")
             assert len(content) > 4000
 
 
@@ -271,7 +270,7 @@ def test_a_picture_stands_where_what_it_is_drawn_from_is_gone(figure_data, tmp_p
     for place, earlier in enumerate((Earlier(), Earlier(pictures={"-samples": {ids[last]: "1"}}))):
         found, told = drawn(rows[1:], earlier, tmp_path / str(place))
         assert told == {"drawn_from": {ids[row]: "1" for row in rows[1:]}, "kept": ""}
-        assert found["e-samples.png"] != before["e-samples.png"]
+        assert found["e-samples.svg"] != before["e-samples.svg"]
 
 
 def test_equal_figures_give_equal_bytes(figure_data, tmp_path):

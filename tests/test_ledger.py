@@ -247,7 +247,7 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     assert f"| all | {len(collected)} |" in summary
     assert ledger.without_tables(results, synthetic.params(), experiments) == []
     links = re.findall(r"\]\(([^)]+)\)", summary)
-    figures = {f"figures/{name}{suffix}.png" for name in experiments for suffix in FIGURES}  # none is drawn here
+    figures = {f"figures/{name}{suffix}.svg" for name in experiments for suffix in FIGURES}  # none is drawn here
     assert set(links) == figures | {"ledger.csv"} | {f"tables/{name}.md" for name in experiments}
     assert all((results / "demo" / link).is_file() for link in set(links) - figures)
     assert "diverged at step 40" in summary

@@ -24,7 +24,7 @@ FEW_STEPS = 4  # that are done before a process with all imports would be ready
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
 FIGURES = ("", "-samples", "-training")
-FIGURE_FORMATS = ("svg", "png", "pdf")
+FIGURE_FORMATS = ("svg", "pdf")
 TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv", "-training.csv")
 
 

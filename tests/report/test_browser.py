@@ -1,11 +1,15 @@
 """The page in a real browser: sorting, filtering, provenance; no console errors and no network."""
 
+import io
 import json
 import os
 import shutil
+import time
+from xml.etree import ElementTree
 
 import pytest
 import synthetic_results as synthetic
+from PIL import Image
 
 from dgmbench.assemble import ledger
 from dgmbench.assemble.experiment import assemble
@@ -147,6 +151,30 @@ def test_nothing_scrolls_sideways_on_a_phone(page):
         assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_picture_is_saved_as_it_is_and_in_pixels(page, tmp_path):
+    browser, results = page
+    saving = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
+    for ending in ("svg", "png"):
+        button = one(browser, f"button.save[data-name='patches-check.{ending}']")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+        saved, end = tmp_path / f"patches-check.{ending}", time.monotonic() + 20
+        while not saved.is_file() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert saved.is_file()
+    drawn = (results / "figures" / "patches-check.svg").read_bytes()
+    assert (tmp_path / "patches-check.svg").read_bytes() == drawn
+    size = ElementTree.fromstring(drawn)
+    pixels = Image.open(io.BytesIO((tmp_path / "patches-check.png").read_bytes())).convert("RGB")
+    assert pixels.width == 2008
+    ratio = float(size.get("height").rstrip("pt")) / float(size.get("width").rstrip("pt"))
+    assert pixels.height == pytest.approx(ratio * 2008, rel=0.01)
+    corner, colours = pixels.getpixel((0, 0)), pixels.getcolors(2**20)
+    assert corner == (255, 255, 255)
+    assert len(colours) > 20
 
 
 def test_no_console_errors_and_no_requests(page):

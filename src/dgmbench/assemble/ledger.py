@@ -163,7 +163,7 @@ def summary(tables: dict[str, list[Record]], budget: str, superseded_notes: dict
     for name, rows in tables.items():
         counts = Counter(record["verdict"] for record in rows)
         total += counts
-        pictures = ", ".join(f"[{text}](figures/{name}{suffix}.png)" for text, suffix in _FIGURES.items())
+        pictures = ", ".join(f"[{text}](figures/{name}{suffix}.svg)" for text, suffix in _FIGURES.items())
         lines.append(f"| [{name}](tables/{name}.md) | {len(rows)} | {_counts(counts)} | {pictures} |")
     if len(tables) > 1:
         lines.append(f"| all | {total.total()} | {_counts(total)} | |")

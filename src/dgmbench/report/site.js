@@ -234,3 +234,27 @@ dialog.addEventListener("click", (event) => {
     dialog.close();
   }
 });
+
+// Saving a figure: as it is, or drawn in pixels, 300 to the inch of a text block of 170 mm.
+const PNG_WIDTH = 2008;
+
+async function inPixels(image) {
+  const canvas = element("canvas", null, {
+    width: PNG_WIDTH,
+    height: Math.round((PNG_WIDTH * image.naturalHeight) / image.naturalWidth),
+  });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  await image.decode();
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/png");
+}
+
+for (const button of document.querySelectorAll("button.save")) {
+  button.addEventListener("click", async () => {
+    const image = button.closest("figure").querySelector("img");
+    const name = button.dataset.name;
+    element("a", null, { href: name.endsWith(".png") ? await inPixels(image) : image.src, download: name }).click();
+  });
+}

@@ -122,6 +122,7 @@ def embed(value: Any) -> str:
 
 @dataclass
 class Picture:
+    name: str
     source: str
     alt: str
     caption: str
@@ -194,7 +195,7 @@ class ExperimentPage:
                 caption = caption or f"{self.experiment.title}. {self.experiment.question}"
                 kept = self.provenance.get("pictures", {}).get(suffix, {}).get("kept")
                 caption = f"{caption} {kept}" if kept else caption
-                found.append(Picture(source, f"{caption} {self._alternative(suffix)}", caption))
+                found.append(Picture(path.stem, source, f"{caption} {self._alternative(suffix)}", caption))
         return found
 
     def _alternative(self, suffix: str) -> str:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 170 / 25.4  # inches: a text block of 170 mm
-DPI = 200  # of the PNG
-FORMATS = ("svg", "png", "pdf")
+DPI = 200  # of what is rasterised within a picture, clouds of points
+FORMATS = ("svg", "pdf")
 _EMBEDDED = re.compile(rb"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")  # in an SVG file
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -165,14 +165,13 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options: 
 
 
 def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    """Write the figure as SVG, PNG and PDF without dates: equal figures give equal bytes."""
-    # One layout serves the three: it costs as much as drawing. With an engine, even "none", each would be drawn twice.
+    """Write the figure as SVG and PDF without dates: equal figures give equal bytes. The page makes PNGs of it."""
+    # One layout serves both: it costs as much as drawing. With an engine, even "none", each would be drawn twice.
     figure.set_dpi(DPI)
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     options = {
         "svg": {"metadata": {"Date": None}},
-        "png": {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 0}},
         "pdf": {"metadata": {"CreationDate": None}},
     }
     paths = []
@@ -180,16 +179,14 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=extension, dpi=DPI, **options[extension])
         written = buffer.getvalue()
-        if extension == "png":
-            written = _of_few_colours(written, dpi=(DPI, DPI))
-        elif extension == "svg":
+        if extension == "svg":
             written = _EMBEDDED.sub(_embedded_again, written)
         paths.append(folder / f"{name}.{extension}")
         write_bytes(paths[-1], written)
     return paths
 
 
-def _of_few_colours(png: bytes, **options: Any) -> bytes:
+def _of_few_colours(png: bytes) -> bytes:
     """A picture in grey levels where it has no others, else in at most 256 colours, a third of the bytes: figures are
     committed. One that can be seen through stays as it is."""
     from PIL import Image, ImageChops
@@ -203,13 +200,13 @@ def _of_few_colours(png: bytes, **options: Any) -> bytes:
         # Without dithering: an area of one colour stays one.
         few = colours.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    few.save(buffer, "PNG", **options)
+    few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _embedded_again(found: re.Match[bytes]) -> bytes:
     """The same of a picture within an SVG file."""
-    return found[1] + base64.b64encode(_of_few_colours(base64.b64decode(found[2]), optimize=True))
+    return found[1] + base64.b64encode(_of_few_colours(base64.b64decode(found[2])))
 
 
 def nothing_to_show(reason: str) -> "Figure":

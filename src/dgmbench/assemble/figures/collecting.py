@@ -25,7 +25,7 @@ TRAINING = "-training"
 def draw_all(
     data: FigureData, plan: FigurePlan, folder: Path, experiment: str, earlier: Earlier | None = None
 ) -> tuple[list[Path], dict[str, dict[str, Any]]]:
-    """Write the main figure, the samples and the training curves, each as SVG, PNG and PDF.
+    """Write the main figure, the samples and the training curves, each as SVG and PDF.
 
     A picture that was drawn `earlier`, of arrays that are not on this machine any more, stands.
 
