@@ -1,7 +1,11 @@
 """Cost of discrete autoencoders: every number is there, shares are those of the times, work is counted, refusals."""
 
+import itertools
 import math
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -121,12 +125,52 @@ def test_seeds_together_are_beside_seeds_apart(data, monkeypatch):
 
 def test_every_seed_trains_once_each_way(data, monkeypatch):
     trained = []
-    monkeypatch.setattr(
-        seeds_together_cost, "time_steps", lambda model, data, steps, seed, device: trained.append(seed)
-    )
-    settings = seeds_together_cost.Settings(turns=2, steps=4, seeds=3)
-    seeds_together_cost.estimate(model(), data, settings, bench())
-    assert sorted(trained) == sorted([0, 1, 2] * 2 * 3)
+
+    def updates(model, data, steps, seed, device, barrier):
+        trained.append((seed, barrier.parties, torch.get_num_threads()))
+        return 10.0 * seed, 10.0 * seed + 1 + seed
+
+    monkeypatch.setattr(seeds_together_cost, "time_updates", updates)
+    monkeypatch.setattr(seeds_together_cost, "mark_busy", lambda numbers, reason: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        settings = seeds_together_cost.Settings(turns=2, steps=4, seeds=3)
+        found = {n.metric: n for n in seeds_together_cost.estimate(model(), data, settings, bench()).numbers}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    # Alone with both threads, at once with one each.
+    assert sorted(trained) == sorted([(0, 1, 2), (1, 1, 2), (2, 1, 2), (0, 3, 1), (1, 3, 1), (2, 3, 1)] * 3)
+    assert found["seconds_apart"].value == 1 + 2 + 3
+    assert found["seconds_together"].value == 23  # from 0 to 23
+
+
+def test_updates_are_timed_alone_and_begin_at_once(data, monkeypatch):
+    """By a clock that counts its readings: one seed reads it before each step and after the last, and once more when
+    all begin."""
+    ticks = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
+    made = model(), data, 7, 0, torch.device("cpu")
+    began, ended = seeds_together_cost.time_updates(*made, Barrier(1))
+    assert ended - began == 7
+    barrier = Barrier(3)
+    with ThreadPoolExecutor(3) as pool:
+        clocks = list(pool.map(lambda seed: seeds_together_cost.time_updates(*made, barrier), range(3)))
+    assert max(began for began, _ in clocks) < min(ended for _, ended in clocks)
+    assert sum(ended - began for began, ended in clocks) >= 3 * 7
+
+
+def test_seeds_that_wait_for_one_that_failed_stop(data):
+    barrier = Barrier(2)
+    good, bad = model(), model()
+    bad.spec = good.spec.model_copy(update={"batch_size": "many"})
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [
+            pool.submit(seeds_together_cost.time_updates, m, data, 3, 0, torch.device("cpu"), barrier)
+            for m in (good, bad)
+        ]
+        assert all(job.exception(timeout=60) is not None for job in jobs)
 
 
 def test_work_of_later_groups_is_counted_for_every_draw():
