@@ -10,7 +10,7 @@ import pytest
 import synthetic_results as synthetic
 
 from dgmbench import files, runs
-from dgmbench.assemble import entries, ledger, training_cost
+from dgmbench.assemble import entries, ledger, work
 from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.figures import collecting
@@ -185,7 +185,7 @@ def test_a_picture_stands_from_one_assembly_to_the_next(assembled, monkeypatch):
     assert picture.read_bytes() == before
 
 
-def test_what_training_took(assembled):
+def test_what_training_and_evaluation_took(assembled):
     results, plan, _, _ = assembled
     name, experiments = "patches-check", synthetic.experiments()
     row = "gmm components=4"
@@ -198,23 +198,33 @@ def test_what_training_took(assembled):
     files.write_json(folder / "manifest.json", manifest)
     (folder / "history.csv").write_text("step,exchanged_share\n1,0.25\n2,0.5\n")
     assemble(name, synthetic.params(), experiments, results, results.parent / "data")
-    path = results / "demo" / "tables" / f"{name}-training.csv"
-    lines = {line["row"]: line for line in training_cost.read(path)}
+    path = results / "demo" / "tables" / f"{name}-work.csv"
+    everything = work.read(path)
+    lines = {line["row"]: line for line in everything if line["job"] == work.TRAINING}
     took = lines[row]
     assert (took["n_seeds"], took["steps"], took["processes"], took["threads"]) == (2, 1500, 4, 1)
     assert (took["seconds"], took["seconds_per_step"]) == (17.5, 35 / 3000)
     assert took["seconds_sd"] == pytest.approx(10 / math.sqrt(2))
     assert (took["exchanged_share"], took["peak_memory_mb"]) == (0.375, 400.0)
     assert lines["gaussian"]["exchanged_share"] is None
+    (scored,) = (line for line in everything if (line["row"], line["job"]) == (row, "test"))
+    assert (scored["estimator"], scored["n_seeds"], scored["seconds"], scored["seconds_sd"]) == (
+        "exact_likelihood",
+        2,
+        12.5,
+        0,
+    )
+    assert (scored["steps"], scored["parameters"], scored["seconds_per_step"]) == (None, None, None)
+    assert everything.index(scored) > everything.index(took)
     # A row that repeats another one's runs was not trained.
     assert "gmm-best" not in lines
-    (shown,) = (line for line in training_cost.printed(lines.values(), {row: "four"}) if line["row"] == "four")
+    (shown,) = (line for line in work.printed(lines.values(), {row: "four"}) if line["row"] == "four")
     assert (shown["processes x threads"], shown["exchanged / data, a step"], shown["steps"]) == (
         "4 x 1",
         "0.375",
         "1,500",
     )
-    assert "What training took" not in (results / "demo" / "tables" / f"{name}.md").read_text()
+    assert "What training" not in (results / "demo" / "tables" / f"{name}.md").read_text()
 
 
 @pytest.mark.parametrize("evaluated", ["the same", "another", None])

@@ -99,7 +99,7 @@ def test_figures_have_alternative_text(built):
 def test_page_says_what_training_took_and_what_a_picture_does_not_show(built, monkeypatch, tmp_path):
     results, _, page = built
     text = " ".join(" ".join(page.text).split())
-    assert text.count("What training took") == 2
+    assert text.count("What training and evaluation took") == 2
     assert re.search(r"1[23] s", text)
     assert "A processor, cpu" in text
     assert "It stands" not in text
@@ -111,7 +111,7 @@ def test_page_says_what_training_took_and_what_a_picture_does_not_show(built, mo
     files.write_json(path, shown)
     synthetic.stand_ins(monkeypatch)
     html = build(synthetic.params(), synthetic.experiments(), there).read_text()
-    assert "<figcaption>Samples of the first seed of each row. It stands.</figcaption>" in html
+    assert "<figcaption>Samples of the first seed of each row. It stands.\n" in html
 
 
 def test_page_says_what_failed_and_what_numbers_mean(built):

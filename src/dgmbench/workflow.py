@@ -25,7 +25,7 @@ LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
 FIGURES = ("", "-samples", "-training")
 FIGURE_FORMATS = ("svg", "pdf")
-TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv", "-training.csv")
+TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv", "-work.csv")
 
 
 class Workflow:

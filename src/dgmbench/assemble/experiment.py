@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dgmbench.assemble import paired, training_cost
+from dgmbench.assemble import paired, work
 from dgmbench.assemble.earlier import Earlier, read_earlier
 from dgmbench.assemble.entries import Entry, build_entries
 from dgmbench.assemble.figures.collecting import draw_all, gather
@@ -73,14 +73,14 @@ def assemble_plan(
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive, earlier)
     drawn_from = gather(entries, plan, archive, experiment.title, labels, experiment.figure.name)
-    training = training_cost.training_records(entries, archive)
+    took = work.work_records(entries, archive)
     texts = {
         f"{name}.csv": to_csv(rows),
         f"{name}.md": markdown(human),
         f"{name}.tex": latex(human),
         # Headings alone where nothing is compared: the rules declare the file for every experiment.
         f"{name}{PAIRED_SUFFIX}.csv": to_csv(differences, paired.COLUMNS),
-        f"{name}{training_cost.SUFFIX}.csv": to_csv(training, training_cost.COLUMNS),
+        f"{name}{work.SUFFIX}.csv": to_csv(took, work.COLUMNS),
     }
     written, pictures = draw_all(drawn_from, experiment.figure, results / "figures", name, earlier)
     written.append(results / "provenance" / f"{name}.json")

@@ -34,7 +34,9 @@ from dgmbench.models.variational._discrete import DiscreteAutoencoder
 REQUIRES = VariationalBound
 METRICS = {
     "together_speedup": Metric("ratio", "score", "higher", "seeds one after the other over seeds at once"),
-    "seconds_apart": Metric("seconds", "score", "neither", "median time of the seeds' updates, one seed after the other"),
+    "seconds_apart": Metric(
+        "seconds", "score", "neither", "median time of the seeds' updates, one seed after the other"
+    ),
     "seconds_together": Metric("seconds", "score", "neither", "median time of the seeds' updates, all at once"),
 }
 # Numbers that come from a clock: equal inputs do not give them again.

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dgmbench.assemble import ledger, training_cost
+from dgmbench.assemble import ledger, work
 from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
 from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
@@ -220,10 +220,10 @@ class ExperimentPage:
         return rows
 
     @cached_property
-    def training(self) -> list[dict[str, str]]:
-        """What training took, heading -> text; [] where tables were assembled before this was among them."""
-        path = self.results / "tables" / f"{self.name}{training_cost.SUFFIX}.csv"
-        return training_cost.printed(training_cost.read(path), self.labels) if path.is_file() else []
+    def work(self) -> list[dict[str, str]]:
+        """What training and evaluation took, heading -> text; [] where tables were assembled before this was among them."""
+        path = self.results / "tables" / f"{self.name}{work.SUFFIX}.csv"
+        return work.printed(work.read(path), self.labels) if path.is_file() else []
 
     def is_turned(self, section: Section) -> bool:
         """Whether the section's columns are the experiment's rows."""
