@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from planning import MOONS, PLAN, SMOKE, experiment
 
@@ -184,3 +185,27 @@ def test_every_published_number_that_an_experiment_names_is_there():
     experiments = load_experiments(root / "workflow/experiments")
     for budget in ("smoke", "paper"):
         make_plan(Params(budget=budget), experiments, root / "results/published")
+
+
+def test_table_1_of_dvae_sharp_is_whole_under_the_papers_budget():
+    """192 cells (two datasets, four structures, three K, eight methods), each beside its published number, five seeds,
+    1,000,000 updates with a population of 1,000 chains and 40 sweeps, 4,000 draws."""
+    root = Path(__file__).parents[1]
+    experiments, published = load_experiments(root / "workflow/experiments"), root / "results/published"
+    names = ["dvae-table1", "dvae-table1-omniglot"]
+    plan = make_plan(Params(budget="paper", experiments=names), experiments, published)
+    beside = []
+    for name in names:
+        for entry in build_entries(plan, name, experiments[name], Archive(root / "nothing", root), published):
+            if (entry.evaluation_name, entry.metric) == ("bound", "log_likelihood"):
+                assert len({outcome.run for outcome in entry.outcomes}) == 5
+                beside.append((entry.dataset, entry.published.value))
+    table = pd.read_csv(published / "dvae_sharp_table1.csv")
+    assert len(beside) == len(table) == 192
+    expected = [("mnist-static" if d == "mnist" else "omniglot-28", -v) for d, v in zip(table.dataset, table.nll_nats)]
+    assert sorted(beside) == sorted(expected)
+    assert len(plan.runs) == 192 * 5
+    settings = {"iterations": 1_000_000, "negative_phase": "population", "chains": 1000, "sweeps": 40}
+    for run in plan.runs.values():
+        assert {name: run.spec[name] for name in settings} == settings
+    assert {e.settings["k"] for e in plan.evaluations.values() if e.estimator == "importance_weighted_ais"} == {4000}

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dgmbench.models.variational import dvae, dvae_pp, dvae_sharp
+from dgmbench.models.variational._boltzmann_prior import GaussianIntegralRelaxation
 from dgmbench.models.variational._discrete_training import (
     divergence_weight,
     learning_rate,
@@ -220,3 +221,27 @@ def test_a_sharpness_of_ones_own_is_taken():
 def test_refusals_say_what_to_write(module, spec, says):
     with pytest.raises(ValidationError, match=says):
         module.Spec(**spec)
+
+
+def test_precision_stays_positive_definite_all_along_a_training(monkeypatch):
+    """At every W that the Gaussian integral's density is asked for, with couplings that outgrow lambda's first value."""
+    least, norms = [], []
+    density = GaussianIntegralRelaxation.log_unnormalised
+
+    def watched(self, zeta):
+        weights = self.machine.weights.detach().double()
+        zeros = [torch.zeros(side, side, dtype=torch.float64) for side in weights.shape]
+        full = torch.cat([torch.cat([zeros[0], weights], 1), torch.cat([weights.T, zeros[1]], 1)])
+        precision = full + self.shift().item() * torch.eye(len(full), dtype=torch.float64)
+        least.append(torch.linalg.eigvalsh(precision)[0].item())
+        norms.append(torch.linalg.matrix_norm(weights, 2).item())
+        return density(self, zeta)
+
+    monkeypatch.setattr(GaussianIntegralRelaxation, "log_unnormalised", watched)
+    hurried = {"iterations": 80, "learning_rate": 0.3, "warm_up": 0.0, "weight_decay": 0.0, "beta": 2.0, "margin": 0.5}
+    spec = dvae_sharp.Spec(**{**dvae_sharp.SMOKE, **hurried, "relaxation": "gaussian-integral"})
+    dvae_sharp.Model(spec, 6).fit(discrete.dataset(discrete.blobs(60, 6)), Session(torch.Generator().manual_seed(0)))
+    assert len(norms) >= 80
+    assert norms[0] < 2.0 < 2.5 < max(norms)
+    # lambda - ||W|| >= margin but for the rounding of single precision.
+    assert min(least) > 0.49

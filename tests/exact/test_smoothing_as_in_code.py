@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dgmbench.data.prepared import Dataset, Split
-from dgmbench.models.variational import dvae_pp, dvae_sharp
+from dgmbench.models.variational import dvae, dvae_pp, dvae_sharp
 from dgmbench.models.variational.smoothing.as_in_code import (
     ClippedSpikeAndExponential,
     OffsetPowerFunction,
@@ -89,6 +89,7 @@ def killed(session: Session, stop: int) -> None:
 @pytest.mark.parametrize(
     ("module", "spec"),
     [
+        (dvae, {"learning_rate": 2.0, "beta": 5.0}),
         (dvae_pp, {"smoothing": "power"}),
         (dvae_sharp, {"relaxation": "power"}),
         (dvae_sharp, {"relaxation": "gaussian-integral"}),

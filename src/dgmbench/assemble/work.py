@@ -11,8 +11,8 @@ The first line of a row is its training, `job: training`; then comes one for eac
 
 These are readings of a clock and of one machine, and of whatever else it did meanwhile: no estimator's measurement, for
 which the tables of cost are; nor are they bits that repeat, so that they stand in no other table. Data are loaded,
-parameters are started and checkpoints are written within them; evaluations load model and data. Where a training was continued, `machine` is the one
-that ended it.
+parameters are started and checkpoints are written within them; evaluations load model and data. Where a training was
+continued, `machine` is the one that ended it.
 """
 
 import csv

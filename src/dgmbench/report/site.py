@@ -221,7 +221,7 @@ class ExperimentPage:
 
     @cached_property
     def work(self) -> list[dict[str, str]]:
-        """What training and evaluation took, heading -> text; [] where tables were assembled before this was among them."""
+        """What training and evaluation took, heading -> text; [] where tables were assembled before they said it."""
         path = self.results / "tables" / f"{self.name}{work.SUFFIX}.csv"
         return work.printed(work.read(path), self.labels) if path.is_file() else []
 
