@@ -224,7 +224,7 @@ def test_refusals_say_what_to_write(module, spec, says):
 
 
 def test_precision_stays_positive_definite_all_along_a_training(monkeypatch):
-    """At every W that the Gaussian integral's density is asked for, with couplings that outgrow lambda's first value."""
+    """At every W that the Gaussian integral's density is asked for, with couplings that outgrow the first lambda."""
     least, norms = [], []
     density = GaussianIntegralRelaxation.log_unnormalised
 
