@@ -239,6 +239,7 @@ dialog.addEventListener("click", (event) => {
 const PNG_WIDTH = 2008;
 
 async function inPixels(image) {
+  await image.decode(); // before its size is asked for
   const canvas = element("canvas", null, {
     width: PNG_WIDTH,
     height: Math.round((PNG_WIDTH * image.naturalHeight) / image.naturalWidth),
@@ -246,7 +247,6 @@ async function inPixels(image) {
   const context = canvas.getContext("2d");
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  await image.decode();
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/png");
 }
