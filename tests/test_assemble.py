@@ -14,7 +14,7 @@ from dgmbench.assemble import entries, ledger, work
 from dgmbench.assemble import experiment as experiment_module
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.figures import collecting
-from dgmbench.assemble.outcomes import Archive, Outcome
+from dgmbench.assemble.outcomes import Archive, Combined, Outcome
 from dgmbench.assemble.superseded import superseded_cells
 from dgmbench.assemble.tables_text import escape_markdown
 from dgmbench.errors import UserError
@@ -246,6 +246,29 @@ def test_an_evaluation_of_another_model_than_the_runs_is_pending(assembled, eval
         assert str(folder / f"{evaluation.id}.json") in found.reason
     else:
         assert found.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        (
+            {"k": 4000, "gain_of_doubling": 0.154, "tolerance": 0.1},
+            ": doubling the 4,000 draws still gains 0.15 nats, limit 0.1",
+        ),
+        ({"gain_of_doubling": 0.154, "tolerance": 0.1}, ": doubling the draws still gains 0.15 nats, limit 0.1"),
+        ({"gain_of_doubling": 0.05, "tolerance": 0.1, "ais_not_converged_because": "halves apart"}, ": halves apart"),
+        (
+            {"k": 100, "gain_of_doubling": 0.3, "gain_tolerance": 0.2, "tolerance": 9, "not_converged_because": "wide"},
+            ": wide; doubling the 100 draws still gains 0.3 nats, limit 0.2",
+        ),
+        ({}, ""),
+    ],
+)
+def test_an_unconverged_number_says_which_of_its_tests_failed(evidence, said):
+    number = synthetic.number("log_likelihood", -97.0, converged=False, evidence=evidence)
+    combined = Combined((Outcome("run", "evaluation", "done", "", number | {"unit": "nats"}),))
+    assert combined.status == "unconverged"
+    assert combined.reason == f"the estimator has not converged (seed 0{said})"
 
 
 @pytest.mark.parametrize(("error", "converged"), [(None, None), (0.0, None), (4.0, None), (6.0, False)])

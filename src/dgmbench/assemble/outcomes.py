@@ -174,9 +174,20 @@ class Combined:
 
 
 def _because(number: dict[str, Any]) -> str:
-    """`: standard error above tolerance`, where the estimator's evidence says which of its tests failed."""
-    reason = (number.get("evidence") or {}).get("not_converged_because")
-    return f": {reason}" if reason else ""
+    """Which of the estimator's tests failed, as far as its evidence says.
+
+    `: standard error above tolerance`, `: doubling the 4,000 draws still gains 0.15 nats, limit 0.1`.
+    """
+    evidence = number.get("evidence") or {}
+    reasons = [evidence.get("not_converged_because"), evidence.get("ais_not_converged_because")]
+    gain, limit = evidence.get("gain_of_doubling"), evidence.get("gain_tolerance", evidence.get("tolerance"))
+    if gain is not None and limit is not None and gain >= limit:
+        draws = f"the {evidence['k']:,} draws" if "k" in evidence else "the draws"
+        reasons.append(
+            f"doubling {draws} still gains {gain:.2g} {number.get('unit', '')}".rstrip() + f", limit {limit:g}"
+        )
+    said = "; ".join(reason for reason in reasons if reason)
+    return f": {said}" if said else ""
 
 
 def _mean(values: list[float]) -> float | None:

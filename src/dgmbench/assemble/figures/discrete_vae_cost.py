@@ -80,7 +80,7 @@ def _speedups(panel, cells: pd.DataFrame, heights: dict[str, int]) -> None:
     drawn = {"color": INK, "marker": MARKERS[2], "linestyle": "none"}
     panel.errorbar(cells["obtained"], cells["row"].map(heights), xerr=_errors(cells), capsize=2, **drawn)
     panel.axvline(1.0, color=INK, linewidth=0.8)
-    panel.set_xlim(left=0)
+    panel.set_xlim(0, 1.1 * max(1.0, (cells["obtained"] + _errors(cells)).max()))  # room for the largest marker
     panel.set_xlabel("seeds apart\nover at once\n[ratio]")
 
 
