@@ -6,6 +6,10 @@ A unit that stays below the threshold carries nothing of x: its posterior is its
 mean over draws (a second stochastic layer), two independent halves of the draws give it twice, and their covariance
 over x takes the place of the variance: it is free of the draws' noise in expectation.
 
+Below a second layer, E[u given x] also moves where u merely follows the layer above, p(u given y) moving with y: such
+a unit counts although the decoder need not read it and KL(q || p) of it is near zero. Long training brings it to
+rest, little by little; after a short one the count of a lower layer is larger than what that layer carries.
+
 Reference: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, section 5.2 and appendix C.
 """
 
