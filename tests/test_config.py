@@ -48,6 +48,11 @@ def ordered(**changes):
     return {**plan, "orders": [{**ORDER, **changes}]}
 
 
+def paired(paired_with):
+    """EXPERIMENT with a paired comparison."""
+    return {**EXPERIMENT, "paired_with": paired_with, "paired_by": "test"}
+
+
 def altered(*path, value):
     """EXPERIMENT with one place changed; `...` as the value removes it."""
     plan = copy.deepcopy(EXPERIMENT)
@@ -194,6 +199,10 @@ def test_params_errors_say_what_to_write(values, sentence):
         (altered("budgets", "smoke", "datasets", value=[]), r"budgets\.smoke\.datasets: .*at least 1 item"),
         (altered("figure", value=...), r"figure: is missing; write 'figure: \.\.\.'"),
         (altered("paired_with", value="g"), r"both 'paired_with' and 'paired_by', or neither"),
+        (paired("n"), r"paired_with: there is no 'n', known: best, g, m"),
+        (paired({"component": 1}), r"paired_with: there is no 'component', did you mean 'components'"),
+        (paired({"components": 7}), r"paired_with\.components: no row has 7 in its grid, but 1, 2"),
+        (paired({}), r"paired_with: has no value; write at least one, or leave it"),
     ],
 )
 def test_experiment_errors_name_the_place_and_what_to_write(plan, sentence):

@@ -229,6 +229,22 @@ def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):
     assert records["gmm components=4"]["reason"] == ""
 
 
+def test_rows_of_a_grid_are_compared_with_their_own_number_at_one_of_its_values(assembled):
+    _, _, archive, rows = assembled
+    entries = rows["patches-check"]
+    records = paired.paired_records(entries, {"components": 4}, "test", archive)
+    assert {r["reference"] for r in records} == {"gmm components=4"}
+    assert "gmm components=16" in {r["row"] for r in records}
+    assert not {"gmm components=4", "gaussian", "independent"} & {r["row"] for r in records}
+    obtained = [by_row(entries, f"gmm components={n}").combined.obtained for n in (16, 4)]
+    record = next(r for r in records if r["row"] == "gmm components=16")
+    assert record["difference"] == pytest.approx(obtained[0] - obtained[1])
+    # Where the reference row has more than one number beside another's, none of them is taken.
+    record = next(r for r in paired.paired_records(entries, "gmm", "test", archive) if r["row"] == "gaussian")
+    assert record["difference"] is None
+    assert record["reason"] == "the reference row has 4 values of log_likelihood beside this one"
+
+
 def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     results, _, _, rows = assembled
     experiments = synthetic.experiments()

@@ -186,8 +186,10 @@ class Experiment(Schema):
     question: str = Field(description="What the experiment answers, in a sentence or two.")
     rows: dict[str, Row] = Field(min_length=1, description="The rows, by name.")
     evaluations: dict[str, EvaluationPlan] = Field(min_length=1, description="The columns, by name.")
-    paired_with: str | None = Field(
-        None, description="Row that the others are compared with, example by example, in the paired table."
+    paired_with: str | dict[str, Any] | None = Field(
+        None,
+        description="What numbers are compared with, example by example, in the paired table: a row's name; or values "
+        "of grids, as in {formulas: paper}: each row's number with its own one at these values.",
     )
     paired_by: str | None = Field(None, description="Evaluation that the paired comparison uses.")
     orders: list[OrderPlan] = Field(
@@ -234,9 +236,25 @@ class Experiment(Schema):
         if (self.paired_with is None) != (self.paired_by is None):
             raise ValueError("write both 'paired_with' and 'paired_by', or neither")
         if self.paired_with is not None and self.paired_by is not None:
-            _check_names([self.paired_with], self.rows, "paired_with")
+            self._check_paired_with(self.paired_with)
             _check_names([self.paired_by], self.evaluations, "paired_by")
         return self
+
+    def _check_paired_with(self, paired_with: str | dict[str, Any]) -> None:
+        if isinstance(paired_with, str):
+            _check_names([paired_with], self.rows, "paired_with")
+            return
+        if not paired_with:
+            raise ValueError("paired_with: has no value; write at least one, or leave it and 'paired_by' out")
+        known: dict[str, list[Any]] = {}
+        for row in (*self.rows.values(), *(row for plan in self.budgets.values() for row in plan.rows.values())):
+            for name, values in row.grid.items():
+                known[name] = [*known.get(name, []), *values]
+        _check_names(paired_with, known, "paired_with")
+        for name, value in paired_with.items():
+            if value not in known[name]:
+                values = ", ".join(dict.fromkeys(map(str, known[name])))
+                raise ValueError(f"paired_with.{name}: no row has {value!r} in its grid, but {values}")
 
     def _check_budget(self, where: str, plan: BudgetPlan) -> None:
         _check_names(plan.only or [], self.rows, f"{where}.only")

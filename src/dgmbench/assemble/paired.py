@@ -5,9 +5,10 @@ standard error sd(d_i) / sqrt(n). Where examples come in groups (patches of one 
 drawn again, 2,000 times with a fixed seed, and the standard error and the 95% interval are the resamples'.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,34 +64,69 @@ def paired_difference(values: np.ndarray, reference: np.ndarray, groups: np.ndar
 
 
 def paired_records(
-    entries: Iterable[Entry], reference_row: str, by: str, archive: Archive, earlier: Earlier | None = None
+    entries: Iterable[Entry],
+    paired_with: str | Mapping[str, Any],
+    by: str,
+    archive: Archive,
+    earlier: Earlier | None = None,
 ) -> list[Record]:
-    """One row for each row, column and metric of the evaluation `by`, against the reference row's same cell.
+    """One row for each row, column and metric of the evaluation `by`, against its reference's same cell.
 
     What cannot be compared keeps its place, with the reason in the row. Where values of single examples are not on this
     machine, the difference that was computed from them `earlier` stands.
+
+    Args:
+        paired_with: a row's name, or values of a grid, as in an experiment's file.
     """
-    cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric]
-    references = {(e.dataset, e.column, e.metric): e for e in cells if e.row_name == reference_row}
+    cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric and entry.outcomes]
+    means = _means_over_examples(cells)
     found = []
     for entry in cells:
-        reference = references.get((entry.dataset, entry.column, entry.metric))
-        if entry.row_name == reference_row or not entry.outcomes:
+        references = _references(entry, cells, paired_with)
+        if entry in references or entry.row_name == paired_with or entry.metric not in means:
             continue
+        if not (references or isinstance(paired_with, str)):
+            continue  # a row that has no number of its own at these values asks for no comparison
         record = dict.fromkeys(COLUMNS) | {
             **{k: getattr(entry, k) for k in ("experiment", "dataset", "row", "column", "metric")},
             **{k: getattr(entry, k) for k in ("unit", "kind", "better")},
-            "reference": reference.row if reference else reference_row,
+            "reference": references[0].row if len(references) == 1 else paired_with,
             "reason": "",
         }
-        if reference is None:
-            record["reason"] = f"the reference row has no {entry.metric} in this column"
-        else:
-            record |= _compared(entry, reference, archive)
+        if len(references) == 1:
+            record |= _compared(entry, references[0], archive)
             if earlier is not None and isinstance(record["reason"], NotHere):
-                record |= earlier.difference(entry, reference) or {}
+                record |= earlier.difference(entry, references[0]) or {}
+        elif references:
+            record["reason"] = f"the reference row has {len(references)} values of {entry.metric} beside this one"
+        else:
+            record["reason"] = f"the reference row has no {entry.metric} in this column"
         found.append(record)
     return found
+
+
+def _references(entry: Entry, cells: Iterable[Entry], paired_with: str | Mapping[str, Any]) -> list[Entry]:
+    """Numbers of the same data, column and metric: the named row's, or those of the entry's own row at these values.
+
+    Of a named row that has several, those that agree with the entry in the values that both grids have.
+    """
+    same = [c for c in cells if all(getattr(c, n) == getattr(entry, n) for n in ("dataset", "column", "metric"))]
+    if not isinstance(paired_with, str):
+        wanted = {**entry.parameters, **paired_with}
+        return [other for other in same if other.row_name == entry.row_name and other.parameters == wanted]
+    named = [other for other in same if other.row_name == paired_with]
+    if len(named) < 2:
+        return named
+    shared = entry.parameters.keys() & named[0].parameters.keys()
+    return [other for other in named if all(other.parameters[n] == entry.parameters[n] for n in shared)]
+
+
+def _means_over_examples(cells: Iterable[Entry]) -> set[str]:
+    """Metrics that are means over examples, as their numbers say, and those that have no number yet."""
+    numbers: dict[str, list[Record]] = {entry.metric: [] for entry in cells}
+    for entry in cells:
+        numbers[entry.metric] += [outcome.number for outcome in entry.combined.done]
+    return {metric for metric, found in numbers.items() if not found or any(n.get("test_se_over") for n in found)}
 
 
 def _compared(entry: Entry, reference: Entry, archive: Archive) -> Record:
