@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import re
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -176,6 +177,13 @@ def test_a_picture_stands_from_one_assembly_to_the_next(assembled, monkeypatch):
     assert told["drawn_from"] == drawn["drawn_from"]
     assert told["kept"].startswith("Drawn when its table was assembled before: 1 of the ")
     assert picture.read_bytes() == before
+    # What was made beside it stands too, but for a picture that came later, as by git: or it would show another.
+    beside = picture.with_suffix(".pdf")
+    assert beside.is_file()
+    os.utime(picture, ns=(1, beside.stat().st_mtime_ns + 1))
+    assert beside not in assemble(*arguments)
+    assert picture in assemble(*arguments)
+    assert not beside.is_file()
     assemble(*arguments, anyway=True)
     assert picture.read_bytes() != before
     # What a picture with holes shows is all here: it is drawn anew with what came back.

@@ -24,7 +24,6 @@ FEW_STEPS = 4  # that are done before a process with all imports would be ready
 LEAST_FREE_GB = 2.0  # below this much free disk no work is started
 
 FIGURES = ("", "-samples", "-training")
-FIGURE_FORMATS = ("svg", "pdf")
 TABLE_FORMATS = (".csv", ".md", ".tex", "-paired.csv", "-work.csv")
 
 
@@ -118,7 +117,7 @@ class Workflow:
         """What `assemble` writes for an experiment."""
         results = self.layout.results
         tables = [results / "tables" / f"{experiment}{end}" for end in TABLE_FORMATS]
-        figures = [results / "figures" / f"{experiment}{f}.{end}" for f in FIGURES for end in FIGURE_FORMATS]
+        figures = [results / "figures" / f"{experiment}{end}.svg" for end in FIGURES]
         return [*tables, *figures, results / "provenance" / f"{experiment}.json"]
 
     @property

@@ -76,7 +76,7 @@ def read_earlier(results: Path, experiment: str) -> Earlier:
     done = {identity: None for identity, record in shown["evaluations"].items() if record["status"] == DONE}
     told = shown.get("pictures") or {}
     pictures = {suffix: told[suffix]["drawn_from"] if suffix in told else done for suffix in (MAIN, SAMPLES)}
-    here = {s: drawn for s, drawn in pictures.items() if all(path.is_file() for path in _files(results, experiment, s))}
+    here = {s: drawn for s, drawn in pictures.items() if _picture(results, experiment, s).is_file()}
     return Earlier(shown["cells"], here, _differences(results, experiment, shown["cells"]))
 
 
@@ -96,8 +96,8 @@ def _differences(
     return found
 
 
-def _files(results: Path, experiment: str, suffix: str) -> list[Path]:
-    return [results / "figures" / f"{experiment}{suffix}.{ending}" for ending in FORMATS]
+def _picture(results: Path, experiment: str, suffix: str) -> Path:
+    return results / "figures" / f"{experiment}{suffix}.{FORMATS[0]}"
 
 
 def stands(drawn: Drawn, sources: dict[str, Source]) -> bool:

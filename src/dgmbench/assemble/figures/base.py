@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 170 / 25.4  # inches: a text block of 170 mm
 DPI = 200  # of what is rasterised within a picture, clouds of points
-FORMATS = ("svg", "pdf")
+FORMATS = ("svg", "pdf")  # the first is the picture that is kept and shown; PDF, for LaTeX, is made beside it
 _EMBEDDED = re.compile(rb"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")  # in an SVG file
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

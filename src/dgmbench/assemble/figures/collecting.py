@@ -48,7 +48,7 @@ def draw_all(
         for suffix, draw in drawing.items():
             sources, drawn = data.sources.get(suffix, {}), None if earlier is None else earlier.pictures.get(suffix)
             if drawn is not None and stands(drawn, sources):
-                written += [folder / f"{experiment}{suffix}.{ending}" for ending in FORMATS]
+                written += _kept(folder / f"{experiment}{suffix}.{FORMATS[0]}")
                 pictures[suffix] = {"drawn_from": drawn, "kept": kept_note(drawn, sources, data.labels)}
                 continue
             written += save(draw(), folder, f"{experiment}{suffix}")
@@ -56,6 +56,17 @@ def draw_all(
                 read = {identity: source.checksum for identity, source in sorted(sources.items()) if source.here}
                 pictures[suffix] = {"drawn_from": read, "kept": ""}
     return written, pictures
+
+
+def _kept(picture: Path) -> list[Path]:
+    """The picture, and what was made beside it when it was drawn; what was made beside an earlier one is removed."""
+    paths = [picture]
+    for path in (picture.with_suffix(f".{ending}") for ending in FORMATS[1:]):
+        if path.is_file() and path.stat().st_mtime_ns < picture.stat().st_mtime_ns:
+            path.unlink()  # the picture came later, by git: it is not drawn from what this file shows
+        elif path.is_file():
+            paths.append(path)
+    return paths
 
 
 def gather(
