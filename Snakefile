@@ -8,7 +8,6 @@ from snakemake.exceptions import WorkflowError
 from dgmbench import warm
 from dgmbench.errors import UserError
 from dgmbench.workflow import (
-    FIGURE_FORMATS,
     FIGURES,
     TABLE_FORMATS,
     Workflow,

@@ -129,6 +129,25 @@ def test_page_says_what_failed_and_what_numbers_mean(built):
         assert expected in text
 
 
+def test_page_names_what_each_difference_is_taken_to(built, monkeypatch, tmp_path):
+    _, _, page = built
+    text = " ".join(" ".join(page.text).split())
+    assert "two rows: the difference to Gaussian , example by example" in text
+    assert "compared with" not in text.replace("that it is compared with", "")
+    synthetic.stand_ins(monkeypatch)
+    results = shutil.copytree(built[0], tmp_path / "results")
+    table = results / "demo" / "tables" / "patches-check-paired.csv"
+    lines = table.read_text().splitlines()
+    lines[1] = lines[1].replace(",gaussian,", ",gmm components=16,")
+    table.write_text("\n".join(lines) + "\n")
+    page = Page()
+    page.feed(build(synthetic.params(), synthetic.experiments(), results).read_text())
+    text = " ".join(" ".join(page.text).split())
+    assert "the difference to the row that it is compared with, example by example" in text
+    assert re.search(r"row\W+compared with\W+column", text)
+    assert "Independent Gaussians GMM, components 16 test" in text
+
+
 def test_page_names_what_it_leaves_out_and_what_was_superseded(built, monkeypatch, tmp_path):
     synthetic.stand_ins(monkeypatch)
     results = shutil.copytree(built[0], tmp_path / "results")

@@ -8,11 +8,7 @@ rule assemble:
         tables=[
             update(f"{RESULTS}/tables/{{experiment}}{end}") for end in TABLE_FORMATS
         ],
-        figures=[
-            update(f"{RESULTS}/figures/{{experiment}}{f}.{end}")
-            for f in FIGURES
-            for end in FIGURE_FORMATS
-        ],
+        figures=[update(f"{RESULTS}/figures/{{experiment}}{f}.svg") for f in FIGURES],
         provenance=update(f"{RESULTS}/provenance/{{experiment}}.json"),
     log:
         f"{LOGS}/assemble/{{experiment}}.log",

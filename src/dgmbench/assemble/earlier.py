@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.entries import Entry
-from dgmbench.assemble.figures.base import FORMATS, Source
+from dgmbench.assemble.figures.base import Source
 from dgmbench.assemble.ledger import PAIRED_SUFFIX, Record
 from dgmbench.assemble.outcomes import DONE, PENDING
 from dgmbench.assemble.provenance import used_by
@@ -97,7 +97,7 @@ def _differences(
 
 
 def _picture(results: Path, experiment: str, suffix: str) -> Path:
-    return results / "figures" / f"{experiment}{suffix}.{FORMATS[0]}"
+    return results / "figures" / f"{experiment}{suffix}.svg"
 
 
 def stands(drawn: Drawn, sources: dict[str, Source]) -> bool:

@@ -176,16 +176,15 @@ class Combined:
 def _because(number: dict[str, Any]) -> str:
     """Which of the estimator's tests failed, as far as its evidence says.
 
-    `: standard error above tolerance`, `: doubling the 4,000 draws still gains 0.15 nats, limit 0.1`.
+    `: standard error above tolerance`, `: the last doubling, to 4,000 draws, gained 0.154 nats, limit 0.1`.
     """
     evidence = number.get("evidence") or {}
     reasons = [evidence.get("not_converged_because"), evidence.get("ais_not_converged_because")]
     gain, limit = evidence.get("gain_of_doubling"), evidence.get("gain_tolerance", evidence.get("tolerance"))
     if gain is not None and limit is not None and gain >= limit:
-        draws = f"the {evidence['k']:,} draws" if "k" in evidence else "the draws"
-        reasons.append(
-            f"doubling {draws} still gains {gain:.2g} {number.get('unit', '')}".rstrip() + f", limit {limit:g}"
-        )
+        to = f", to {evidence['k']:,} draws," if "k" in evidence else " of the draws"
+        gained = f"{gain:.3g} {number.get('unit', '')}".rstrip()
+        reasons.append(f"the last doubling{to} gained {gained}, limit {limit:g}")
     said = "; ".join(reason for reason in reasons if reason)
     return f": {said}" if said else ""
 

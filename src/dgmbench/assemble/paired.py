@@ -3,6 +3,8 @@
 With values a_i and b_i of two models on example i and d_i = a_i - b_i, the difference is mean(d_i) and its
 standard error sd(d_i) / sqrt(n). Where examples come in groups (patches of one image), whole groups are
 drawn again, 2,000 times with a fixed seed, and the standard error and the 95% interval are the resamples'.
+The error is one over examples: what training with another seed would change, and the error of a log Z that all
+examples share, are not in it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -72,24 +74,28 @@ def paired_records(
 ) -> list[Record]:
     """One row for each row, column and metric of the evaluation `by`, against its reference's same cell.
 
-    What cannot be compared keeps its place, with the reason in the row. Where values of single examples are not on this
-    machine, the difference that was computed from them `earlier` stands.
+    Only metrics that are means over examples, and with values of grids only rows that have such a number of their own.
+    What of these cannot be compared keeps its place, with the reason in the row; beside a difference the reason says
+    which side has not converged. Where values of single examples are not on this machine, the difference that was
+    computed from them `earlier` stands.
 
     Args:
         paired_with: a row's name, or values of a grid, as in an experiment's file.
     """
-    cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric and entry.outcomes]
+    cells = [entry for entry in entries if entry.evaluation_name == by and entry.metric]
     means = _means_over_examples(cells)
     found = []
     for entry in cells:
         references = _references(entry, cells, paired_with)
-        if entry in references or entry.row_name == paired_with or entry.metric not in means:
+        if entry.row_name == paired_with or not entry.outcomes or entry.metric not in means:
             continue
-        if not (references or isinstance(paired_with, str)):
-            continue  # a row that has no number of its own at these values asks for no comparison
+        if not isinstance(paired_with, str) and (not references or references[0] is entry):
+            continue  # the reference itself, or a row that has no number of its own at these values
         record = dict.fromkeys(COLUMNS) | {
             **{k: getattr(entry, k) for k in ("experiment", "dataset", "row", "column", "metric")},
-            **{k: getattr(entry, k) for k in ("unit", "kind", "better")},
+            **{k: getattr(entry, k) for k in ("unit", "better")},
+            # Of two bounds the difference bounds nothing.
+            "kind": "estimate" if entry.kind in ("lower-bound", "upper-bound") else entry.kind,
             "reference": references[0].row if len(references) == 1 else paired_with,
             "reason": "",
         }
@@ -100,7 +106,7 @@ def paired_records(
         elif references:
             record["reason"] = f"the reference row has {len(references)} values of {entry.metric} beside this one"
         else:
-            record["reason"] = f"the reference row has no {entry.metric} in this column"
+            record["reason"] = f"the reference row has no {entry.metric} in this column, or none at this row's values"
         found.append(record)
     return found
 
@@ -145,7 +151,16 @@ def _compared(entry: Entry, reference: Entry, archive: Archive) -> Record:
         **{k: getattr(result, k) for k in ("difference", "se", "low", "high", "n_examples", "n_groups")},
         "se_over": "examples" if groups is None else "groups",
         "n_seeds": len(entry.combined.done),
+        "reason": _unconverged(entry, reference),
     }
+
+
+def _unconverged(entry: Entry, reference: Entry) -> str:
+    """`neither side has converged`, where the estimates that a difference is taken of have not."""
+    sides = [side for side in (entry, reference) if side.combined.converged is False]
+    return (
+        "neither side has converged" if len(sides) == 2 else "".join(f"{side.row} has not converged" for side in sides)
+    )
 
 
 def _per_example(entry: Entry, archive: Archive) -> pd.DataFrame | str:

@@ -25,7 +25,10 @@ from dgmbench.models.base import Encoder
 REQUIRES = Encoder
 METRICS = {
     "active_units": Metric(
-        "units", "score", "neither", "Latent units whose posterior mean varies with x, of all layers."
+        "units",
+        "score",
+        "neither",
+        "Latent units whose posterior mean varies with x, of all layers.",
     )
 }
 

@@ -6,6 +6,7 @@ and line style, colour only helps.
 """
 
 import base64
+import hashlib
 import io
 import re
 import textwrap
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 WIDTH = 170 / 25.4  # inches: a text block of 170 mm
 DPI = 200  # of what is rasterised within a picture, clouds of points
-FORMATS = ("svg", "pdf")  # the first is the picture that is kept and shown; PDF, for LaTeX, is made beside it
+FORMATS = ("svg", "pdf")  # the first is what is committed and shown; PDF, for LaTeX, is made beside it
 _EMBEDDED = re.compile(rb"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")  # in an SVG file
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -165,25 +166,26 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 2.6, **options: 
 
 
 def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    """Write the figure as SVG and PDF without dates: equal figures give equal bytes. The page makes PNGs of it."""
+    """Write the figure as SVG and PDF without dates: equal figures give equal bytes. The page makes PNGs of it.
+
+    The PDF's keywords hold the SVG's checksum, which tells what picture it is of.
+    """
     # One layout serves both: it costs as much as drawing. With an engine, even "none", each would be drawn twice.
     figure.set_dpi(DPI)
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
-    options = {
-        "svg": {"metadata": {"Date": None}},
-        "pdf": {"metadata": {"CreationDate": None}},
-    }
-    paths = []
-    for extension in FORMATS:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=extension, dpi=DPI, **options[extension])
-        written = buffer.getvalue()
-        if extension == "svg":
-            written = _EMBEDDED.sub(_embedded_again, written)
-        paths.append(folder / f"{name}.{extension}")
-        write_bytes(paths[-1], written)
+    paths = [folder / f"{name}.{extension}" for extension in FORMATS]
+    svg = _EMBEDDED.sub(_embedded_again, _rendered(figure, "svg", {"Date": None}))
+    write_bytes(paths[0], svg)
+    keywords = hashlib.sha256(svg).hexdigest()
+    write_bytes(paths[1], _rendered(figure, "pdf", {"CreationDate": None, "Keywords": keywords}))
     return paths
+
+
+def _rendered(figure: "Figure", extension: str, metadata: dict[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=extension, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
 
 
 def _of_few_colours(png: bytes) -> bytes:

@@ -10,12 +10,13 @@ import pandas as pd
 from dgmbench.assemble.earlier import MAIN, SAMPLES, Earlier, kept_note, stands
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.figures import samples, training
-from dgmbench.assemble.figures.base import FORMATS, FigureData, Source, save, style
+from dgmbench.assemble.figures.base import FigureData, Source, save, style
 from dgmbench.assemble.figures.registry import figure
 from dgmbench.assemble.ledger import COLUMNS, records
 from dgmbench.assemble.outcomes import DONE, Archive, Outcome
 from dgmbench.config import checked
 from dgmbench.data import catalogue
+from dgmbench.files import sha256_file
 from dgmbench.runs import PICTURE, Plan
 from dgmbench.schemas import FigurePlan
 
@@ -48,7 +49,7 @@ def draw_all(
         for suffix, draw in drawing.items():
             sources, drawn = data.sources.get(suffix, {}), None if earlier is None else earlier.pictures.get(suffix)
             if drawn is not None and stands(drawn, sources):
-                written += _kept(folder / f"{experiment}{suffix}.{FORMATS[0]}")
+                written += _kept(folder / f"{experiment}{suffix}.svg")
                 pictures[suffix] = {"drawn_from": drawn, "kept": kept_note(drawn, sources, data.labels)}
                 continue
             written += save(draw(), folder, f"{experiment}{suffix}")
@@ -59,14 +60,14 @@ def draw_all(
 
 
 def _kept(picture: Path) -> list[Path]:
-    """The picture, and what was made beside it when it was drawn; what was made beside an earlier one is removed."""
-    paths = [picture]
-    for path in (picture.with_suffix(f".{ending}") for ending in FORMATS[1:]):
-        if path.is_file() and path.stat().st_mtime_ns < picture.stat().st_mtime_ns:
-            path.unlink()  # the picture came later, by git: it is not drawn from what this file shows
-        elif path.is_file():
-            paths.append(path)
-    return paths
+    """The picture, and the PDF of it where there is one; that of another picture, as after a pull, is removed."""
+    beside = picture.with_suffix(".pdf")
+    if not beside.is_file():
+        return [picture]
+    if sha256_file(picture).encode() in beside.read_bytes():
+        return [picture, beside]
+    beside.unlink()
+    return [picture]
 
 
 def gather(
