@@ -251,10 +251,7 @@ class Experiment(Schema):
             for name, values in row.grid.items():
                 known[name] = [*known.get(name, []), *values]
         _check_names(paired_with, known, "paired_with")
-        for name, value in paired_with.items():
-            if value not in known[name]:
-                values = ", ".join(dict.fromkeys(map(str, known[name])))
-                raise ValueError(f"paired_with.{name}: no row has {value!r} in its grid, but {values}")
+        _check_within(paired_with, known, "paired_with", "no row has")
 
     def _check_budget(self, where: str, plan: BudgetPlan) -> None:
         _check_names(plan.only or [], self.rows, f"{where}.only")
@@ -334,7 +331,11 @@ def _check_names(used: Any, known: dict[str, Any], where: str) -> None:
 
 def _check_values(used: dict[str, Any], grid: dict[str, list[Any]], where: str, row: str) -> None:
     _check_names(used, grid, f"{where}, row '{row}'")
+    _check_within(used, grid, where, f"row '{row}' has no")
+
+
+def _check_within(used: dict[str, Any], grid: dict[str, list[Any]], where: str, lacking: str) -> None:
     for key, value in used.items():
         if value not in grid[key]:
             values = ", ".join(dict.fromkeys(map(str, grid[key])))
-            raise ValueError(f"{where}.{key}: row '{row}' has no {value!r} in its grid, but {values}")
+            raise ValueError(f"{where}.{key}: {lacking} {value!r} in its grid, but {values}")

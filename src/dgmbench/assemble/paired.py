@@ -86,9 +86,9 @@ def paired_records(
     means = _means_over_examples(cells)
     found = []
     for entry in cells:
-        references = _references(entry, cells, paired_with)
         if entry.row_name == paired_with or not entry.outcomes or entry.metric not in means:
             continue
+        references = _references(entry, cells, paired_with)
         if not isinstance(paired_with, str) and (not references or references[0] is entry):
             continue  # the reference itself, or a row that has no number of its own at these values
         record = dict.fromkeys(COLUMNS) | {

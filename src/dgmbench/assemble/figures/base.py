@@ -6,7 +6,6 @@ and line style, colour only helps.
 """
 
 import base64
-import hashlib
 import io
 import re
 import textwrap
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from dgmbench.files import write_bytes
+from dgmbench.files import sha256_file, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,9 +174,8 @@ def save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     paths = [folder / f"{name}.{extension}" for extension in FORMATS]
-    svg = _EMBEDDED.sub(_embedded_again, _rendered(figure, "svg", {"Date": None}))
-    write_bytes(paths[0], svg)
-    keywords = hashlib.sha256(svg).hexdigest()
+    write_bytes(paths[0], _EMBEDDED.sub(_embedded_again, _rendered(figure, "svg", {"Date": None})))
+    keywords = sha256_file(paths[0])
     write_bytes(paths[1], _rendered(figure, "pdf", {"CreationDate": None, "Keywords": keywords}))
     return paths
 
