@@ -88,24 +88,49 @@ def test_all_experiments_that_can_be_assembled_are(monkeypatch, tmp_path):
     assert made == ["one", "two", "three"]
 
 
-def test_a_page_of_what_is_present_leaves_the_others_out(monkeypatch, tmp_path):
+@pytest.fixture
+def reporting(monkeypatch, tmp_path):
+    """A call of `report` where one and three of three experiments have tables; what each page is about."""
     import dgmbench.assemble.ledger as ledger
     import dgmbench.config as config
     import dgmbench.report.site as site
 
     monkeypatch.chdir(tmp_path)
-    table = tmp_path / "results/smoke/tables/one.csv"
-    table.parent.mkdir(parents=True)
-    table.touch()
+    tables = tmp_path / "results/smoke/tables"
+    tables.mkdir(parents=True)
+    for name in ("one", "three"):
+        (tables / f"{name}.csv").touch()
     whole = {name: SimpleNamespace(budgets={"smoke": None}) for name in ("one", "two", "three")}
-    asked = []
+    pages = []
     monkeypatch.setattr(config, "load_experiments", lambda: whole)
-    monkeypatch.setattr(ledger, "collect", lambda *_: "ledger")
-    monkeypatch.setattr(site, "build", lambda params, *_: asked.append(params.experiments))
-    call = ["report", "--budget", "smoke", "--only", "one", "--only", "two"]
-    assert CliRunner().invoke(application.app, call).exit_code == 0
-    assert CliRunner().invoke(application.app, [*call, "--present"]).exit_code == 0
-    assert asked == [["one", "two"], ["one"]]
+    monkeypatch.setattr(ledger, "collect", lambda results, params, experiments: "ledger")
+    monkeypatch.setattr(
+        site, "build", lambda params, experiments, results, absent: pages.append([*map(list, (experiments, absent))])
+    )
+
+    def call(*options: str) -> list[list[str]]:
+        assert CliRunner().invoke(application.app, ["report", "--budget", "smoke", *options]).exit_code == 0
+        return pages[-1]
+
+    return call
+
+
+def test_a_page_of_what_is_present_leaves_the_others_out(reporting):
+    assert reporting() == [["one", "three"], ["two"]]
+    assert reporting("--only", "one", "--only", "two", "--present") == [["one", "three"], ["two"]]
+    # Asked for by name, it is missed: collecting says so.
+    assert reporting("--only", "one", "--only", "two") == [["one", "two", "three"], []]
+
+
+def test_a_run_of_one_experiment_leaves_the_others_in_the_ledger(reporting):
+    assert reporting("--only", "three") == [["one", "three"], []]
+
+
+def test_where_nothing_is_assembled_what_was_asked_for_is_missed(reporting, tmp_path):
+    for table in (tmp_path / "results/smoke/tables").iterdir():
+        table.unlink()
+    assert reporting("--only", "two") == [["two"], []]
+    assert reporting() == [["one", "two", "three"], []]
 
 
 def test_a_persons_mistake_is_its_sentence_and_status_2(ended):

@@ -209,23 +209,28 @@ def report(
     only: OnlyFlag = None,
     present: Annotated[bool, typer.Option("--present", help="Leave out experiments that were not assembled.")] = False,
 ) -> None:
-    """Join the tables into the ledger and write the page that a person reads."""
+    """Join the tables into the ledger and write the page that a person reads.
+
+    Both are about every experiment of the budget that has been assembled; those asked for have to be.
+    """
     from dgmbench.assemble.ledger import collect, of_budget, without_tables
     from dgmbench.config import load_experiments
     from dgmbench.report.site import build
 
     params, experiments, results = resolved_params(budget, seeds, only), load_experiments(), Path("results")
-    absent, not_assembled = without_tables(results, params, experiments), {}
-    asked = of_budget(params, experiments)
-    if absent and (present or params.experiments == "all") and len(absent) < len(asked):
+    # A run of one experiment must not take the others out of a ledger that holds them.
+    whole = params.model_copy(update={"experiments": "all"})
+    asked, absent = of_budget(params, experiments), without_tables(results, whole, experiments)
+    some = len(absent) < len(of_budget(whole, experiments))
+    optional = some and (present or params.experiments == "all")
+    left_out = [name for name in absent if optional or name not in asked]
+    not_assembled = {name: experiments[name] for name in left_out if name in asked}
+    if not_assembled:
         # A clone holds the tables that were committed: its page is about those, as long as no other is asked for.
-        print(f"Left out, because nothing of theirs was assembled: {', '.join(absent)}.")
-        not_assembled = {name: experiments[name] for name in absent}
-        experiments = {name: experiment for name, experiment in experiments.items() if name not in absent}
-        if params.experiments != "all":
-            params = params.model_copy(update={"experiments": [name for name in asked if name not in absent]})
-    ledger = collect(results, params, experiments)
-    page = build(params, experiments, results, not_assembled)
+        print(f"Left out, because nothing of theirs was assembled: {', '.join(not_assembled)}.")
+    experiments = {name: experiment for name, experiment in experiments.items() if name not in left_out}
+    ledger = collect(results, whole, experiments)
+    page = build(whole, experiments, results, not_assembled)
     print(f"Ledger: {ledger}\nReport: {page}")
 
 
