@@ -14,6 +14,8 @@ from dgmbench.assemble.entries import build_entries
 from dgmbench.assemble.experiment import assemble
 from dgmbench.assemble.outcomes import Archive
 from dgmbench.errors import UserError
+from dgmbench.files import read_json, write_json
+from dgmbench.report.site import build
 from dgmbench.runs import make_plan
 from dgmbench.schemas import Experiment
 from dgmbench.workflow import FIGURES
@@ -267,6 +269,26 @@ def test_collected_ledger_counts_verdicts_and_keeps_done_cells(assembled):
     assert set(links) == figures | {"ledger.csv"} | {f"tables/{name}.md" for name in experiments}
     assert all((results / "demo" / link).is_file() for link in set(links) - figures)
     assert "diverged at step 40" in summary
+
+
+def test_a_picture_of_no_samples_is_not_shown(assembled):
+    results, experiments = assembled[0], synthetic.experiments()
+    for name in experiments:
+        assemble(name, synthetic.params(), experiments, results, results.parent / "data")
+    path = results / "demo" / "provenance" / "patches-check.json"
+    shown = read_json(path)
+    shown["cells"] = {key: cell for key, cell in shown["cells"].items() if cell["metric"]}
+    write_json(path, shown)
+    ledger.collect(results, synthetic.params(), experiments)
+    summary = (results / "demo" / "ledger.md").read_text()
+    assert "figures/estimators-check-samples.svg" in summary
+    assert "figures/patches-check-samples.svg" not in summary
+    assert "figures/patches-check.svg" in summary
+    (results / "demo" / "figures").mkdir(exist_ok=True)
+    for name in experiments:
+        (results / "demo" / "figures" / f"{name}-samples.svg").write_text("<svg/>")
+    page = build(synthetic.params(), experiments, results).read_text()
+    assert page.count("<figcaption>Samples of the first seed") == 1
 
 
 def test_provenance_finds_a_cell_by_row_or_label_and_names_the_nearest(assembled):

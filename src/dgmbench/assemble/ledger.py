@@ -3,12 +3,13 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from dgmbench.assemble import provenance
 from dgmbench.assemble.entries import Entry
-from dgmbench.assemble.superseded import marked, note, superseded
+from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
@@ -137,17 +138,21 @@ def collect(results_root: Path, params: Params, experiments: dict[str, Experimen
         },
     )
     plan = make_plan(params, experiments)
-    old = {name: superseded(results, name, plan) for name in tables}
+    shown = {name: provenance.read(results, name) for name in tables}
+    old = {name: superseded_cells(shown[name], name, plan) for name in tables}
     # A picture's cell is no row of a table.
     old = {name: {key(r): old[name][key(r)] for r in rows if key(r) in old[name]} for name, rows in tables.items()}
     told = {name: [marked(record, old[name].get(key(record))) for record in rows] for name, rows in tables.items()}
     write_text(path, to_csv(record for rows in told.values() for record in rows))
     notes = {name: note(old[name], len(rows)) for name, rows in tables.items()}
-    write_text(results / "ledger.md", summary(told, params.budget, notes))
+    unsampled = {name for name in tables if not provenance.sampled(shown[name])}
+    write_text(results / "ledger.md", summary(told, params.budget, notes, unsampled))
     return path
 
 
-def summary(tables: dict[str, list[Record]], budget: str, superseded_notes: dict[str, str]) -> str:
+def summary(
+    tables: dict[str, list[Record]], budget: str, superseded_notes: dict[str, str], unsampled: Collection[str] = ()
+) -> str:
     """Counts of verdicts by experiment, as a Markdown table whose names lead to the tables and figures beside it, what
     is superseded, and the cells that did not come out."""
     lines = [
@@ -163,7 +168,8 @@ def summary(tables: dict[str, list[Record]], budget: str, superseded_notes: dict
     for name, rows in tables.items():
         counts = Counter(record["verdict"] for record in rows)
         total += counts
-        pictures = ", ".join(f"[{text}](figures/{name}{suffix}.svg)" for text, suffix in _FIGURES.items())
+        shown = [text for text in _FIGURES if text != "samples" or name not in unsampled]
+        pictures = ", ".join(f"[{text}](figures/{name}{_FIGURES[text]}.svg)" for text in shown)
         lines.append(f"| [{name}](tables/{name}.md) | {len(rows)} | {_counts(counts)} | {pictures} |")
     if len(tables) > 1:
         lines.append(f"| all | {total.total()} | {_counts(total)} | |")

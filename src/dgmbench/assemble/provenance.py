@@ -10,7 +10,7 @@ from dgmbench.assemble.outcomes import Archive, Outcome
 from dgmbench.errors import UserError, nearest
 from dgmbench.files import read_json
 from dgmbench.format import duration, names, number, spread
-from dgmbench.runs import Plan
+from dgmbench.runs import PICTURE, Plan
 from dgmbench.schemas import Experiment
 
 FORMAT = 1
@@ -142,6 +142,20 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
     }
 
 
+def read(results: Path, experiment: str) -> dict[str, Any]:
+    """The provenance of an experiment that has been assembled, in the results of one budget.
+
+    Raises:
+        UserError: it was not.
+    """
+    path = results / "provenance" / f"{experiment}.json"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: run `dgmbench assemble {experiment} --budget {results.name}` first (snakemake does)."
+        )
+    return read_json(path)
+
+
 def used_by(cell: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The runs and the evaluations of a cell, or of those that it is made from."""
     inputs = cell.get("inputs", ())
@@ -149,6 +163,11 @@ def used_by(cell: dict[str, Any]) -> tuple[list[str], list[str]]:
         [*(seed["run"] for seed in cell["seeds"]), *(run for i in inputs for run in i["runs"])],
         [*(seed["evaluation"] for seed in cell["seeds"]), *(e for i in inputs for e in i["evaluations"])],
     )
+
+
+def sampled(shown: dict[str, Any]) -> bool:
+    """Whether an experiment asks for samples of any row: without, its picture of samples has nothing to show."""
+    return any(cell["metric"] == PICTURE for cell in shown["cells"].values())
 
 
 def describe(found: dict[str, Any]) -> str:

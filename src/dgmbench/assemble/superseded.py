@@ -6,26 +6,19 @@ the commit that made it. Seeds and devices do not count: those are chosen for a 
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from dgmbench.assemble.outcomes import PENDING
 from dgmbench.assemble.provenance import used_by
-from dgmbench.files import canonical_json, read_json
+from dgmbench.files import canonical_json
 from dgmbench.runs import MEANING, Evaluation, Plan
 
 SUPERSEDED = "superseded"
 _EVALUATION = ("estimator", "settings", "code")
 
 
-def superseded(results: Path, experiment: str, plan: Plan) -> dict[str, list[str]]:
-    """Key of each superseded cell ("row | column | metric") -> the commits that made it."""
-    path = results / "provenance" / f"{experiment}.json"
-    return superseded_cells(read_json(path), experiment, plan) if path.is_file() else {}
-
-
 def superseded_cells(shown: dict[str, Any], experiment: str, plan: Plan) -> dict[str, list[str]]:
-    """`superseded` for a provenance that has been read, or a part of it."""
+    """Key of each superseded cell ("row | column | metric") of a provenance, or part of it -> commits that made it."""
     asked = set()
     for identity in plan.evaluations_of(experiment):
         evaluation = plan.evaluations[identity]

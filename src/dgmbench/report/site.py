@@ -9,13 +9,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dgmbench.assemble import ledger, work
+from dgmbench.assemble import ledger, provenance, work
+from dgmbench.assemble.earlier import SAMPLES
 from dgmbench.assemble.paired import COLUMNS as PAIRED_COLUMNS
 from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.tables import KINDS, Section, View, row_labels, view
 from dgmbench.assemble.verdict import VERDICTS
 from dgmbench.errors import UserError
-from dgmbench.files import read_json, write_text
+from dgmbench.files import write_text
 from dgmbench.format import duration, names, number, spread
 from dgmbench.params import Params
 from dgmbench.report.cards import cards
@@ -156,12 +157,7 @@ class ExperimentPage:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        path = self.results / "provenance" / f"{self.name}.json"
-        if not path.is_file():
-            raise UserError(
-                f"{path} is missing: run `dgmbench assemble {self.name} --budget {self.budget}` first (snakemake does)."
-            )
-        return read_json(path)
+        return provenance.read(self.results, self.name)
 
     @property
     def embedded(self) -> dict[str, Any]:
@@ -190,7 +186,7 @@ class ExperimentPage:
         found = []
         for suffix, caption in FIGURES.items():
             path = self.results / "figures" / f"{self.name}{suffix}.svg"
-            if path.is_file():
+            if path.is_file() and (suffix != SAMPLES or provenance.sampled(self.provenance)):
                 source = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
                 caption = caption or f"{self.experiment.title}. {self.experiment.question}"
                 kept = self.provenance.get("pictures", {}).get(suffix, {}).get("kept")
