@@ -4,14 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dgmbench.assemble.figures import discrete_vae_cost, hyper_parameter_curves
+from dgmbench.assemble.figures import discrete_vae_cost, hyper_parameter_curves, likelihood_bars
 from dgmbench.assemble.figures.base import FigureData
 
 
 def data(cells: list[dict]) -> FigureData:
     common = {"unit": "nats", "kind": "estimate", "metric": "log_likelihood", "column": "bound", "label": "DVAE#"}
     common |= {"evaluation_name": "bound", "estimator": "e", "published": np.nan, "row": "r"}
-    common |= {"seed_sd": np.nan, "test_se": 0.5, "estimator_se": 0.1}
+    common |= {"seed_sd": np.nan, "test_se": 0.5, "estimator_se": 0.1, "converged": True, "differs": None}
+    common |= {"verdict": "not published"}
     frame = pd.DataFrame([common | cell for cell in cells])
     return FigureData("t", frame, {}, {}, {}, {}, {})
 
@@ -40,6 +41,43 @@ def test_published_numbers_far_off_are_written_not_drawn():
     (axes,) = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n")).axes
     assert axes.get_ylim()[0] > -25
     assert [text.get_text() for text in axes.texts] == ["published, beyond this panel: -89.35"]
+
+
+def test_numbers_that_have_not_converged_are_hollow_and_other_protocols_are_named():
+    cells = [
+        {"parameters": {"n": 1}, "obtained": -2.0, "published": -1.5, "differs": "shorter"},
+        {"parameters": {"n": 2}, "obtained": -1.0, "published": -1.5, "differs": "shorter", "converged": False},
+        {"parameters": {"n": 2}, "obtained": -1.2, "published": -9.0, "label": "other", "verdict": "protocol differs"},
+    ]
+    drawn = hyper_parameter_curves.draw(data(cells), hyper_parameter_curves.Options(x="n"))
+    (axes,) = drawn.axes
+    white = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in white] == [[[2, -1]]]
+    assert [text.get_text() for text in axes.texts] == [
+        "published -1.5, protocol differs",
+        "published, beyond this panel: -9, protocol differs",
+    ]
+    assert "hollow: not converged" in drawn.legends[0].get_title().get_text()
+    (legend,) = hyper_parameter_curves.draw(data(cells[:1]), hyper_parameter_curves.Options(x="n")).legends
+    assert "hollow" not in legend.get_title().get_text()
+
+
+def test_bars_show_what_has_not_converged_and_other_protocols_before_ours_is_there():
+    cells = [
+        {"obtained": -2.0, "control": False},
+        {"obtained": -1.0, "control": False, "converged": False},
+        {"obtained": np.nan, "control": False, "published": -1.5, "differs": "shorter", "verdict": "pending"},
+    ]
+    cells = [{"published_spread": np.nan, "published_protocol": "", "row": str(i)} | c for i, c in enumerate(cells)]
+    drawn = likelihood_bars.draw(data(cells), likelihood_bars.Options())
+    faces = {container.lines[0].get_xdata()[0]: container.lines[0] for container in drawn.axes[0].containers}
+    assert faces[-1.0].get_markerfacecolor() == "white" != faces[-2.0].get_markerfacecolor()
+    assert faces[-1.5].get_marker() == "x"
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == [
+        "obtained",
+        "obtained, not converged",
+        "published, protocol differs",
+    ]
 
 
 def test_kinds_have_panels_of_their_own():

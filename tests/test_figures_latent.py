@@ -1,5 +1,7 @@
 """The figures of latent-variable models draw what their estimators give, and say what is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,6 +54,7 @@ def error_cells() -> pd.DataFrame:
             "settings": [settings for _, settings, *_ in made],
             "obtained": [value for _, _, value, _ in made],
             "estimator_se": [se for *_, se in made],
+            "converged": None,
         }
     )
 
@@ -70,6 +73,12 @@ def test_errors_are_differences_from_the_truth_over_the_work():
     assert containers["annealing"].get_ydata() == pytest.approx([0.1])
     np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata().astype(float), [0.1, 0.01])
     assert "No estimate" in empty.axes[0].texts[0].get_text()
+    cells = data.cells.assign(converged=[None, False, True, None])
+    with style():
+        drawn = likelihood_error.draw(replace(data, cells=cells), likelihood_error.Options(**options))
+    (hollow,) = [line for line in drawn.axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert hollow.get_xydata().tolist() == [[100, pytest.approx(-0.1)]]
+    assert drawn.legends[0].get_title().get_text() == "hollow: not converged"
 
 
 def test_estimates_without_spread_are_no_line_on_a_logarithmic_axis(tmp_path):

@@ -12,6 +12,7 @@ from dgmbench.assemble.order import order_cells, order_records, rank_correlation
 from dgmbench.assemble.outcomes import DONE, Outcome
 from dgmbench.assemble.provenance import describe, find
 from dgmbench.assemble.published import Published
+from dgmbench.assemble.tables import row_labels
 from dgmbench.config import checked, load_experiments
 from dgmbench.errors import UserError
 from dgmbench.files import write_json
@@ -97,6 +98,7 @@ def test_an_order_can_be_opened(tmp_path):
     whole |= {"evaluations": {"e": {}}, "datasets": {"d-1": None}}
     write_json(tmp_path / "demo" / "provenance" / "x.json", whole)
     found = find(tmp_path, "demo", "x", ORDER.title, "bound")
+    assert row_labels(cells.values()) == {ORDER.title: f"{ORDER.title} (3 rows)"}
     assert set(found["runs"]) == set(runs)
     said = describe(found | {"runs": {}, "evaluations": {}})
     assert "of b k=1: −2, published -20 (" in said

@@ -100,6 +100,30 @@ def test_stated_error_of_shared_draws_is_the_scatter_over_repetitions():
     assert np.mean([number.estimator_se for number in numbers]) == pytest.approx(scatter, rel=0.35)
 
 
+def test_error_of_shared_draws_is_the_jackknife_written_out(monkeypatch):
+    model, k = LinearGaussian(), 23
+    monkeypatch.setattr(prior_sampling, "table_rows", lambda *_: 5)
+    (number,) = estimates(prior_sampling, model, seed=4, k=k).numbers
+    x, generator = dataset().test.all(), torch.Generator().manual_seed(4)
+    tables = prior_sampling._tables(model, x, [12, 11], generator)
+    p = torch.cat([table for _, table in tables]).exp()
+    without = torch.stack([torch.cat([p[:j], p[j + 1 :]]).mean(0).log().mean() for j in range(k)])
+    expected = math.sqrt((k - 1) / k * float((without - without.mean()).square().sum()))
+    assert number.estimator_se == pytest.approx(expected, rel=1e-9)
+    np.testing.assert_allclose(number.per_example, p.mean(0).log(), rtol=1e-12)
+
+
+def test_stated_error_is_not_too_small_where_single_draws_carry_examples():
+    """The delta method would state an error seventeen times too small here."""
+    model = LinearGaussian()
+    model.weights = 8 * W
+    numbers = [estimates(prior_sampling, model, seed=seed, k=10).numbers[0] for seed in range(300)]
+    assert np.mean([number.evidence["effective_sample_size_mean"] for number in numbers]) < 1.2
+    scatter = np.std([number.value for number in numbers], ddof=1)
+    stated = math.sqrt(np.mean([number.estimator_se**2 for number in numbers]))
+    assert 0.9 * scatter < stated < 2 * scatter
+
+
 def test_annealing_nears_the_likelihood_within_its_error():
     model = LinearGaussian()
     (number,) = estimates(latent_ais, model, temperatures=60, chains=40, leapfrog=3, step_size=0.5).numbers
@@ -154,8 +178,11 @@ def test_active_units_of_a_known_posterior():
     # Two halves of 5 draws: a variance of their mean would be 1/10, their covariance is 1/5/20 = 0.01 wide around 0.
     assert np.abs(variances[3:]).max() < 5 * 0.01
     np.testing.assert_array_equal(found.arrays["layers"], [1, 1, 1, 2, 2, 2])
-    (number,) = estimates(active_units, Known(), data, draws=10, threshold=0.05).numbers
-    assert number.value == 1
+    number, lower, doubtful = estimates(active_units, Known(), data, draws=10, threshold=0.05).numbers
+    assert (number.value, lower.value, doubtful.value) == (1, 1, 0)
+    assert number.estimator_se is None  # counted from draws
+    (wide, *_, doubtful) = estimates(active_units, Known(), data, draws=10, threshold=x.var(0, ddof=1)[0] * 1.5).numbers
+    assert (wide.value, doubtful.value) == (0, 1)
     assert number.evidence["active_units_layer_1"] == 1
     assert number.evidence["active_units_layer_2"] == 0
     assert number.evidence["units_layer_2"] == 3

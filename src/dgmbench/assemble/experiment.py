@@ -68,7 +68,9 @@ def assemble_plan(
         raise UserError(_not_made_again(name, plan.budget, lost))
     labels = labels_of(entries)
     rows = [*records(entries), *order_records(entries, experiment.orders)]
-    human = view(rows, labels, experiment.title, caption(experiment, plan.budget), experiment.question)
+    orders = order_cells(entries, experiment.orders)
+    shown = labels | row_labels(orders.values())
+    human = view(rows, shown, experiment.title, caption(experiment, plan.budget), experiment.question)
     differences: list[Record] = []
     if experiment.paired_with is not None and experiment.paired_by is not None:
         differences = paired.paired_records(entries, experiment.paired_with, experiment.paired_by, archive, earlier)
@@ -84,8 +86,7 @@ def assemble_plan(
     }
     written, pictures = draw_all(drawn_from, experiment.figure, results / "figures", name, earlier)
     written.append(results / "provenance" / f"{name}.json")
-    cells = order_cells(entries, experiment.orders)
-    write_json(written[-1], provenance(entries, plan, name, experiment, archive, pictures, cells))
+    write_json(written[-1], provenance(entries, plan, name, experiment, archive, pictures, orders))
     # Last: an experiment that has tables counts as assembled, and the page then asks for all that goes with them.
     for file, text in texts.items():
         written.append(results / "tables" / file)

@@ -43,7 +43,9 @@ def order_cells(entries: Iterable[Entry], orders: Iterable[OrderPlan]) -> dict[s
     for title, rows in _compared(entries, orders):
         record = _record(title, rows)
         cells[f"{record['row']} | {record['column']} | {record['metric']}"] = record | {
-            **{"row_name": title, "label": title, "estimator": "", "better": "higher", "description": MEANING},
+            # How many rows are ordered: few are soon in the published order by chance.
+            **{"row_name": title, "label": f"{title} ({len(rows)} rows)", "estimator": "", "better": "higher"},
+            "description": MEANING,
             **{"parameters": {}, "settings": {}, "published": None, "selected_from": [], "seeds": []},
             **{"differs": _differing(rows) or None, "bits_convention": ""},
             "inputs": [_input(entry) for entry in rows if entry.published is not None],

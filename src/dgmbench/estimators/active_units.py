@@ -29,7 +29,13 @@ METRICS = {
         "score",
         "neither",
         "Latent units whose posterior mean varies with x, of all layers.",
-    )
+    ),
+    "active_units_of_the_first_layer": Metric(
+        "units", "score", "neither", "Those of the layer next to the data, some of which may only follow the one above."
+    ),
+    "doubtful_units": Metric(
+        "units", "score", "neither", "Units within a factor of two of the threshold: another would count otherwise."
+    ),
 }
 
 
@@ -44,10 +50,10 @@ def scorings(settings: Settings, examples: int) -> float:
 
 
 def estimate(model: Encoder, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
-    """How many units are active, over all layers; the evidence says how many of each layer, from the data upwards.
+    """How many units are active, over all layers and in the first; the evidence says how many of each layer, from the
+    data upwards. `estimator_se` is None where posterior means are drawn: the doubtful units tell what draws can move.
 
-    Arrays: `variances` (m,), A_u of every unit, and `layers` (m,), the layer of each, 1 next to the data. Evidence:
-    `doubtful_units`, those within a factor of two of the threshold, which another threshold would count otherwise.
+    Arrays: `variances` (m,), A_u of every unit, and `layers` (m,), the layer of each, 1 next to the data.
 
     Raises:
         CannotBeDone: fewer than two examples.
@@ -72,6 +78,8 @@ def estimate(model: Encoder, data: Dataset, settings: Settings, bench: Workbench
         evidence[f"active_units_layer_{layer}"] = int((found > settings.threshold).sum())
         evidence[f"units_layer_{layer}"] = len(found)
     near = (variances > settings.threshold / 2) & (variances < 2 * settings.threshold)
-    evidence["doubtful_units"] = int(near.sum())
-    active = float((variances > settings.threshold).sum())
-    return Estimates([Estimate("active_units", active, evidence=evidence)], {"variances": variances, "layers": layers})
+    active = variances > settings.threshold
+    counts = (active.sum(), active[layers == 1].sum(), near.sum())
+    se = 0.0 if len(by_layer) == 1 else None
+    numbers = [Estimate(name, float(n), estimator_se=se, evidence=evidence) for name, n in zip(METRICS, counts)]
+    return Estimates(numbers, {"variances": variances, "layers": layers})

@@ -13,6 +13,7 @@ generative models", ICLR 2017, section 2.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,37 +46,51 @@ def scorings(settings: Settings, examples: int) -> float:
 def estimate(model: Decoder, data: Dataset, settings: Settings, bench: Workbench) -> Estimates:
     """The mean of the logarithms over the split.
 
-    `estimator_se` is the delta method's over the shared draws: sd_j(c_j) / sqrt(k), with c_j the mean over examples of
-    p(x given u_j) / mean_i p(x given u_i). Converged means that the gain from the mean of two halves to the whole is
-    below `tolerance`. ESS is (sum w)^2 / sum w^2 of each example's w_j = p(x given u_j).
+    `estimator_se` is the jackknife's over the shared draws, each left out in turn:
+
+        se^2 = (k - 1)/k sum_j (L_(-j) - mean_j L_(-j))^2
+        L_(-j) = mean_i log (1/(k - 1)) sum_(l != j) p(x_i given u_l)
+
+    (Efron and Stein 1981: too large rather than too small in expectation). The delta method would be far too small
+    here: where one draw carries an example, losing it costs many nats, and not one. None where some draw gives an
+    example all of its probability. Converged means that the gain from the mean of two halves to the whole is below
+    `tolerance`. ESS is (sum w)^2 / sum w^2 of each example's w_j = p(x given u_j).
     """
     x = data.splits[settings.split].take(slice(0, settings.examples), bench.generator).to(bench.device)
     seed = bench.generator.get_state()
     halves = torch.full((2, len(x)), -torch.inf, dtype=torch.float64, device=x.device)
-    squares = torch.full((len(x),), -torch.inf, dtype=torch.float64, device=x.device)
+    squares = torch.full_like(halves[0], -torch.inf)
+    largest = _Largest.of_none(halves[0])
     sizes = [settings.k - settings.k // 2, settings.k // 2]
     with bench.progress.task("draws from the prior", total=2 * settings.k, unit="draw") as task:
         for half, table in _tables(model, x, sizes, bench.generator):
             halves[half] = torch.logaddexp(halves[half], torch.logsumexp(table, 0))
             squares = torch.logaddexp(squares, torch.logsumexp(2 * table, 0))
+            largest = largest.among(table)
             task.advance(len(table))
         log_sum = torch.logsumexp(halves, 0)
         if not bool(log_sum.isfinite().all()):
             raise CannotBeDone(f"none of {settings.k:,} draws from the prior gives some example any probability.")
-        log_mean = log_sum - math.log(settings.k)
-        # The same draws again: c_j needs the means, and the whole table need not fit the memory.
+        # The same draws again: what is left without each needs the sums, and the whole table need not fit the memory.
         bench.generator.set_state(seed)
-        contributions = []
+        left_out, drawn = [], 0
         for _, table in _tables(model, x, sizes, bench.generator):
-            contributions.append(torch.exp(table - log_mean).mean(1))
+            # Without the largest draw the difference would cancel; any other's share of the sum is at most a half.
+            change = torch.log1p(-torch.exp(table - log_sum))
+            own = (largest.draw >= drawn) & (largest.draw < drawn + len(table))
+            change[largest.draw[own] - drawn, own.nonzero()[:, 0]] = (largest.rest - log_sum)[own]
+            left_out.append(change.mean(1))
+            drawn += len(table)
             task.advance(len(table))
-    se = float(torch.cat(contributions).std()) / math.sqrt(settings.k)
-    bound = log_mean.cpu().numpy()
+    changes = torch.cat(left_out)
+    k = settings.k
+    se = math.sqrt((k - 1) / k * float((changes - changes.mean()).square().sum())) if changes.isfinite().all() else None
+    bound = (log_sum - math.log(k)).cpu().numpy()
     by_half = (halves - torch.tensor(sizes, device=x.device).log()[:, None]).mean().item()
     gain = float(bound.mean()) - by_half
     effective = torch.exp(2 * log_sum - squares).cpu().numpy()
     evidence = {
-        "k": settings.k,
+        "k": k,
         "effective_sample_size_mean": float(effective.mean()),
         "effective_sample_size_min": float(effective.min()),
         "gain_of_doubling": gain,
@@ -83,6 +98,33 @@ def estimate(model: Decoder, data: Dataset, settings: Settings, bench: Workbench
     }
     numbers = Estimate("log_likelihood", float(np.mean(bound)), bound, se, gain < settings.tolerance, evidence)
     return Estimates([numbers])
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """Of each of n examples' numbers so far: the largest, which draw gave it, and log sum exp of all others."""
+
+    value: Tensor
+    draw: Tensor
+    rest: Tensor
+    drawn: int
+
+    @classmethod
+    def of_none(cls, like: Tensor) -> "_Largest":
+        none = torch.full_like(like, -torch.inf)
+        return cls(none, torch.zeros_like(like, dtype=torch.int64), none, 0)
+
+    def among(self, table: Tensor) -> "_Largest":
+        """With (k, n) more numbers."""
+        value, where = table.max(0)
+        others = torch.logsumexp(table.scatter(0, where[None], -torch.inf), 0)
+        smaller = torch.minimum(self.value, value)
+        return _Largest(
+            torch.maximum(self.value, value),
+            torch.where(value > self.value, where + self.drawn, self.draw),
+            torch.logsumexp(torch.stack([self.rest, others, smaller]), 0),
+            self.drawn + len(table),
+        )
 
 
 def _tables(model: Decoder, x: Tensor, sizes: list[int], generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 from dgmbench.files import sha256_file, write_bytes
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _EMBEDDED = re.compile(rb"(data:image/png;base64,)([A-Za-z0-9+/=\s]+)")  # in an
 # Okabe and Ito's palette, ordered so that neighbours differ in lightness too.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+HOLLOW = "hollow: not converged"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), (0, (6, 3)))
 INK, FAINT = "#222222", "#8a8a8a"
 NATS = "nats"
@@ -83,7 +85,8 @@ class FigureData:
 
     Attributes:
         cells: one row for each number: the ledger's columns, and row_name, label, evaluation_name, estimator,
-            better, parameters and settings (dicts of the grids' values).
+            better, parameters and settings (dicts of the grids' values), and differs, how the protocol is another than
+            the published one's.
         histories: row -> one frame for each seed that has been trained: column step, then recorded quantities.
         samples: row -> (n, d) samples of the first seed.
         shapes: row -> shape of one example, where known.
@@ -255,6 +258,23 @@ def in_columns(cells: pd.DataFrame, wanted: Iterable[str] | None) -> pd.DataFram
     if wanted is None:
         return cells
     return cells[cells["column"].isin(wanted) | cells["evaluation_name"].isin(wanted)]
+
+
+def unconverged(cells: pd.DataFrame) -> pd.Series:
+    """Of each cell, whether its estimator has not converged: such a number is drawn hollow."""
+    return cells["converged"].eq(False)
+
+
+def of_other_protocol(cells: pd.DataFrame) -> pd.Series:
+    """Of each cell, whether the number published beside it was made in another way: known before ours is there."""
+    declared = cells["differs"].map(lambda said: isinstance(said, str) and said != "")
+    return cells["published"].notna() & (declared | (cells["verdict"] == PROTOCOL_DIFFERS))
+
+
+def hollow(axes: "Axes", x: pd.Series, y: pd.Series, style: dict[str, Any]) -> None:
+    """White centres on the markers of a line in a `series_style`."""
+    own = {"marker": style["marker"], "markeredgecolor": style["color"], "markerfacecolor": "white"}
+    axes.plot(x, y, linestyle="none", markeredgewidth=1.0, zorder=5, **own)
 
 
 def largest_uncertainty(cell: pd.Series) -> float:

@@ -122,7 +122,7 @@ def gather(
 def _frame(entries: list[Entry]) -> pd.DataFrame:
     numbers = [entry for entry in entries if entry.metric != PICTURE]
     frame = pd.DataFrame.from_records(records(numbers), columns=list(COLUMNS))
-    for name in ("row_name", "label", "evaluation_name", "estimator", "better", "parameters", "settings"):
+    for name in ("row_name", "label", "evaluation_name", "estimator", "better", "parameters", "settings", "differs"):
         frame[name] = pd.Series([getattr(entry, name) for entry in numbers], dtype=object)
     for name in ("obtained", "test_se", "estimator_se", "seed_sd", "published", "published_spread"):
         frame[name] = frame[name].astype(float)

@@ -1,7 +1,8 @@
 """A metric against a hyper-parameter of the rows' grids, a line for each row and each combination of the others.
 
-Published numbers of a line are level lines in its colour; one that is so far off that all curves would look flat beside
-it is written, not drawn. One panel for each kind, because kinds are never ranked together.
+Published numbers of a line are level lines in its colour, and say where their protocol differs; one that is so far off
+that all curves would look flat beside it is written, not drawn. Numbers that have not converged are hollow. One panel
+for each kind, because kinds are never ranked together.
 """
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
+    HOLLOW,
     INK,
     ColumnNames,
     FigureData,
@@ -18,11 +20,14 @@ from dgmbench.assemble.figures.base import (
     MetricName,
     done,
     grid,
+    hollow,
     in_columns,
     largest_uncertainty,
     new_figure,
     nothing_to_show,
+    of_other_protocol,
     series_style,
+    unconverged,
     where,
 )
 from dgmbench.grids import spell
@@ -69,6 +74,8 @@ def draw(data: FigureData, options: Options) -> "Figure":
     }
     shown = [name for name in lines if name in named]
     title = "error bars: the largest of the uncertainties over test examples, estimator and seeds"
+    if unconverged(cells).any():
+        title = f"{title}; {HOLLOW}"
     figure.legend(
         [named[name] for name in shown], shown, loc="outside lower center", ncols=2, handlelength=3, title=title
     )
@@ -88,20 +95,25 @@ def _panel(panel: "Axes", cells: pd.DataFrame, lines: dict[str, dict[str, Any]])
             continue
         errors = [largest_uncertainty(cell) for _, cell in own.iterrows()]
         panel.errorbar(own["x"], own["obtained"], yerr=errors, capsize=2, label=name, **style)
+        moving = own[unconverged(own)]
+        if not moving.empty:
+            hollow(panel, moving["x"], moving["obtained"], style)
     low, high = cells["obtained"].min(), cells["obtained"].max()
     reach = FARTHEST * max(high - low, 1e-3 * abs(high))
     far = []
     for name, style in lines.items():
-        for published in dict.fromkeys(cells[cells["line"] == name]["published"].dropna()):
+        known = cells[(cells["line"] == name) & cells["published"].notna()]
+        for published, other in dict.fromkeys(zip(known["published"], of_other_protocol(known))):
+            said = f"{published:g}{', protocol differs' if other else ''}"
             if not low - reach <= published <= high + reach:
-                far.append(f"{published:g}")
+                far.append(said)
                 continue
             panel.axhline(published, color=style["color"], linewidth=0.8, linestyle=":")
             panel.annotate(
-                f"published {published:g}", (1.0, published), xycoords=("axes fraction", "data"), xytext=(0, 2),
+                f"published {said}", (1.0, published), xycoords=("axes fraction", "data"), xytext=(0, 2),
                 textcoords="offset points", ha="right", fontsize=6.5, color=style["color"],
             )  # fmt: skip
     if far:
-        said = f"published, beyond this panel: {', '.join(dict.fromkeys(far))}"
-        panel.annotate(said, (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=6.5, color=INK)
+        text = f"published, beyond this panel: {'; '.join(dict.fromkeys(far))}"
+        panel.annotate(text, (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=6.5, color=INK)
     grid(panel, "both")

@@ -1,4 +1,4 @@
-"""Obtained against published for every row: dots with error bars, one panel for each kind.
+"""Obtained against published for every row: dots with error bars, hollow where not converged; a panel for each kind.
 
 Beside log-likelihoods stand those bounds on them that were published.
 """
@@ -24,9 +24,10 @@ from dgmbench.assemble.figures.base import (
     largest_uncertainty,
     new_figure,
     nothing_to_show,
+    of_other_protocol,
+    unconverged,
 )
 from dgmbench.assemble.published import is_unverified
-from dgmbench.assemble.verdict import PROTOCOL_DIFFERS
 
 _HALF = 36  # characters of a label under one of two panels
 LIKELIHOOD, BOUND = "log_likelihood", "bound"
@@ -95,12 +96,15 @@ def _of_metric(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _legend(cells: pd.DataFrame) -> "list[Artist]":
     from matplotlib.lines import Line2D
 
-    known, differs = cells["published"].notna(), cells["verdict"] == PROTOCOL_DIFFERS
+    known, differs = cells["published"].notna(), of_other_protocol(cells)
     unverified = cells["published_protocol"].map(is_unverified)
     obtained = {"color": COLORS[0], "linestyle": "none", "marker": MARKERS[0]}
+    moving = {**obtained, "markerfacecolor": "white"}
     control = {**obtained, "markerfacecolor": FAINT, "markeredgecolor": INK}
+    ours = cells["obtained"].notna() & ~cells["control"]
     entries = [
-        ("obtained", obtained, cells["obtained"].notna() & ~cells["control"]),
+        ("obtained", obtained, ours & ~unconverged(cells)),
+        ("obtained, not converged", moving, ours & unconverged(cells)),
         ("obtained, control", control, cells["obtained"].notna() & cells["control"]),
         ("published", PUBLISHED, known & ~differs & ~unverified),
         ("published, unverified", NOT_VERIFIED, known & ~differs & unverified),
@@ -118,14 +122,14 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
     unit = cells["unit"].iloc[0]
     several = cells["column"].nunique() > 1
     names = []
-    for place, (_, cell) in enumerate(cells.iterrows()):
+    rows = zip(cells.iterrows(), of_other_protocol(cells), unconverged(cells))
+    for place, ((_, cell), differs, moving) in enumerate(rows):
         label = data.labels.get(cell["row"], cell["row"])
         told = [label, cell["column"] if several else "", cell["metric"] if cell["metric"] != metric else ""]
         names.append(" · ".join(part for part in told if part))
         if pd.notna(cell["published"]):
             spread = cell["published_spread"] if pd.notna(cell["published_spread"]) else None
             unverified = is_unverified(cell["published_protocol"])
-            differs = cell["verdict"] == PROTOCOL_DIFFERS
             drawn = OTHER_PROTOCOL if differs else NOT_VERIFIED if unverified else PUBLISHED
             axes.errorbar(cell["published"], place, xerr=spread, **drawn)
         if pd.notna(cell["obtained"]):
@@ -135,7 +139,7 @@ def _panel(axes: "Axes", cells: pd.DataFrame, kind: str, metric: str, data: Figu
                 xerr=largest_uncertainty(cell),
                 marker=MARKERS[0],
                 markersize=5,
-                markerfacecolor=FAINT if cell["control"] else COLORS[0],
+                markerfacecolor="white" if moving else FAINT if cell["control"] else COLORS[0],
                 markeredgecolor=INK if cell["control"] else COLORS[0],
                 ecolor=COLORS[0],
                 linestyle="none",

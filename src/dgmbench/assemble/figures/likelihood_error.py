@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from dgmbench.assemble.figures.base import (
+    HOLLOW,
     INK,
     EvaluationName,
     FigureData,
@@ -17,9 +18,11 @@ from dgmbench.assemble.figures.base import (
     NameOf,
     done,
     grid,
+    hollow,
     new_figure,
     nothing_to_show,
     series_style,
+    unconverged,
     where,
 )
 
@@ -72,6 +75,9 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
         part, style = part.sort_values("passes"), series_style(index)
         legend = f"{data.labels.get(row, row)}, {name}" if several else name
         errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
+        moving = part[unconverged(part)]
+        if not moving.empty:
+            hollow(errors, moving["passes"], moving["error"], style)
         known = part[part["bar"] > ROUNDING]
         if not known.empty:
             spreads.plot(known["passes"], known["bar"], **style)
@@ -90,5 +96,6 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
         panel.set_xscale("log")
         panel.set_xlabel("\n".join(textwrap.wrap(label, 40)))
         grid(panel, "both")
-    figure.legend(loc="outside lower center", ncols=1 if several else 4)
+    title = HOLLOW if unconverged(cells).any() else None
+    figure.legend(loc="outside lower center", ncols=1 if several else 4, title=title)
     return figure
