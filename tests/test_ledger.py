@@ -223,6 +223,7 @@ def test_paired_table_averages_seeds_and_reports_what_is_missing(assembled):
     expected = entry.combined.obtained - by_row(entries, "gaussian").combined.obtained
     assert record["difference"] == pytest.approx(expected)
     assert (record["n_seeds"], record["se_over"], record["n_groups"], record["reason"]) == (2, "groups", 20, "")
+    assert record["seed_se"] is None  # of a single Gaussian there is one training
     outcome = entry.outcomes[1]
     archive.blob(archive.evaluation(outcome.run, outcome.evaluation), "per_example").unlink()
     records = {r["row"]: r for r in paired.paired_records(entries, "gaussian", "test", archive)}
@@ -238,9 +239,11 @@ def test_rows_of_a_grid_are_compared_with_their_own_number_at_one_of_its_values(
     assert {r["reference"] for r in records} == {"gmm components=4"}
     assert "gmm components=16" in {r["row"] for r in records}
     assert not {"gmm components=4", "gaussian", "independent"} & {r["row"] for r in records}
-    obtained = [by_row(entries, f"gmm components={n}").combined.obtained for n in (16, 4)]
+    sides = [by_row(entries, f"gmm components={n}").combined for n in (16, 4)]
     record = next(r for r in records if r["row"] == "gmm components=16")
-    assert record["difference"] == pytest.approx(obtained[0] - obtained[1])
+    assert record["difference"] == pytest.approx(sides[0].obtained - sides[1].obtained)
+    assert all(side.seed_sd > 0 for side in sides)
+    assert record["seed_se"] == pytest.approx(math.sqrt(sum(side.seed_sd**2 / 2 for side in sides)))
     # Where the reference row has more than one number beside another's, none of them is taken.
     record = next(r for r in paired.paired_records(entries, "gmm", "test", archive) if r["row"] == "gaussian")
     assert record["difference"] is None

@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 import synthetic_results as synthetic
 
@@ -129,6 +130,22 @@ def test_page_says_what_failed_and_what_numbers_mean(built):
         assert expected in text
 
 
+def test_page_shows_the_error_over_seeds_of_differences(built, monkeypatch, tmp_path):
+    synthetic.stand_ins(monkeypatch)
+    results = shutil.copytree(built[0], tmp_path / "results")
+    table = results / "demo" / "tables" / "patches-check-paired.csv"
+    frame = pd.read_csv(table)
+    frame["seed_se"] = 0.5
+    frame.to_csv(table, index=False)
+    page = Page()
+    page.feed(build(synthetic.params(), synthetic.experiments(), results).read_text())
+    text = " ".join(" ".join(page.text).split())
+    assert text.count("± 0.50") == len(frame)
+    told = (" ".join(" ".join(each.text).split()) for each in (built[2], page))
+    of_one_seed = [each.count("may be no more than their noise") for each in told]
+    assert of_one_seed[0] - of_one_seed[1] == text.count("The error over seeds stands beside them.") == 1
+
+
 def test_page_names_what_each_difference_is_taken_to(built, monkeypatch, tmp_path):
     _, _, page = built
     text = " ".join(" ".join(page.text).split())
@@ -139,6 +156,10 @@ def test_page_names_what_each_difference_is_taken_to(built, monkeypatch, tmp_pat
     table = results / "demo" / "tables" / "patches-check-paired.csv"
     lines = table.read_text().splitlines()
     lines[1] = lines[1].replace(",gaussian,", ",gmm components=16,")
+    assert "may be no more than their noise" in text
+    # Tables of earlier versions have no error over seeds.
+    assert lines[0].endswith(",seed_se,reason")
+    lines = [",".join(cells[:-2] + cells[-1:]) for cells in (line.split(",") for line in lines)]
     table.write_text("\n".join(lines) + "\n")
     page = Page()
     page.feed(build(synthetic.params(), synthetic.experiments(), results).read_text())
@@ -146,6 +167,7 @@ def test_page_names_what_each_difference_is_taken_to(built, monkeypatch, tmp_pat
     assert "the difference to the row that it is compared with, example by example" in text
     assert re.search(r"row\W+compared with\W+column", text)
     assert "Independent Gaussians GMM, components 16 test" in text
+    assert "may be no more than their noise" in text
 
 
 def test_page_names_what_it_leaves_out_and_what_was_superseded(built, monkeypatch, tmp_path):

@@ -3,10 +3,13 @@
 With values a_i and b_i of two models on example i and d_i = a_i - b_i, the difference is mean(d_i) and its
 standard error sd(d_i) / sqrt(n). Where examples come in groups (patches of one image), whole groups are
 drawn again, 2,000 times with a fixed seed, and the standard error and the 95% interval are the resamples'.
-The error is one over examples: what training with another seed would change, and the error of a log Z that all
-examples share, are not in it.
+That error is one over examples: what training with another seed would change, and the error of a log Z that all
+examples share, are not in it. Where both sides were trained by several seeds, a and b of them, which begin from
+numbers that have nothing in common, the error over seeds stands beside it: sqrt(s_a^2 / a + s_b^2 / b), with s the
+standard deviations over seeds (Welch 1938).
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from dgmbench.uncertainty import bootstrap_means, group_sums
 
 COLUMNS = (
     *("experiment", "dataset", "row", "reference", "column", "metric", "unit", "kind", "better"),
-    *("difference", "se", "se_over", "low", "high", "n_examples", "n_groups", "n_seeds", "reason"),
+    *("difference", "se", "se_over", "low", "high", "n_examples", "n_groups", "n_seeds", "seed_se", "reason"),
 )
 NORMAL_95 = 1.959963984540054
 
@@ -103,6 +106,8 @@ def paired_records(
             record |= _compared(entry, references[0], archive)
             if earlier is not None and isinstance(record["reason"], NotHere):
                 record |= earlier.difference(entry, references[0]) or {}
+            if record["difference"] is not None:
+                record["seed_se"] = _over_seeds(entry, references[0])
         elif references:
             record["reason"] = f"the reference row has {len(references)} values of {entry.metric} beside this one"
         else:
@@ -153,6 +158,13 @@ def _compared(entry: Entry, reference: Entry, archive: Archive) -> Record:
         "n_seeds": len(entry.combined.done),
         "reason": _unconverged(entry, reference),
     }
+
+
+def _over_seeds(*sides: Entry) -> float | None:
+    """Standard error over seeds of the difference of two means of theirs; None where one side has a single seed."""
+    if any(side.combined.seed_sd is None for side in sides):
+        return None
+    return math.sqrt(sum(side.combined.seed_sd**2 / len(side.combined.done) for side in sides))
 
 
 def _unconverged(entry: Entry, reference: Entry) -> str:

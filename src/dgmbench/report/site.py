@@ -209,9 +209,10 @@ class ExperimentPage:
         if self.experiment.paired_with is None or not path.is_file():
             return None
         with path.open(newline="") as stream:
-            rows = [{name: row[name] for name in PAIRED_COLUMNS} for row in csv.DictReader(stream)]
+            # A column that tables of earlier versions do not have is empty.
+            rows = [{name: row.get(name, "") for name in PAIRED_COLUMNS} for row in csv.DictReader(stream)]
         for row in rows:
-            for name in ("difference", "se", "low", "high"):
+            for name in ("difference", "se", "low", "high", "seed_se"):
                 row[name] = float(row[name]) if row[name] else None
         return rows
 
