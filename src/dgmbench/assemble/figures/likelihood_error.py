@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METRIC = "log_likelihood"
+_WIDTH = 40  # characters of an axis label under one of two panels
 ROUNDING = 1e-9  # nats: draws that all give the truth differ by no more
 
 
@@ -68,10 +69,14 @@ def draw(data: FigureData, options: Options) -> "Figure":
 
 
 def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
-    figure, axes = new_figure(1, 2, height=3.4)
-    errors, spreads = axes[0]
+    lines = cells.groupby(["row", "evaluation_name"], sort=False)
     several = cells["row"].nunique() > 1
-    for index, ((row, name), part) in enumerate(cells.groupby(["row", "evaluation_name"], sort=False)):
+    under = textwrap.wrap(label, _WIDTH)
+    # Room for what stands below the panels: the axis's lines, and the legend's in two columns.
+    height = 3.1 + 0.15 * len(under) + (0.16 * ((lines.ngroups + 2) // 2) if several else 0.0)
+    figure, axes = new_figure(1, 2, height=height)
+    errors, spreads = axes[0]
+    for index, ((row, name), part) in enumerate(lines):
         part, style = part.sort_values("passes"), series_style(index)
         legend = f"{data.labels.get(row, row)}, {name}" if several else name
         errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
@@ -85,6 +90,7 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
     errors.set_title("a  Error")
     errors.set_ylabel("estimate − truth [nats]")
     errors.set_yscale("symlog", linthresh=0.1)
+    errors.margins(y=0.1)
     spreads.set_title("b  Monte Carlo error")
     spreads.set_ylabel("standard error of the draws [nats]")
     if spreads.lines:
@@ -94,8 +100,8 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
         spreads.text(0.5, 0.5, "no draw differs from another", ha="center", va="center", color=INK)
     for panel in axes[0]:
         panel.set_xscale("log")
-        panel.set_xlabel("\n".join(textwrap.wrap(label, 40)))
+        panel.set_xlabel("\n".join(under))
         grid(panel, "both")
     title = HOLLOW if unconverged(cells).any() else None
-    figure.legend(loc="outside lower center", ncols=1 if several else 4, title=title)
+    figure.legend(loc="outside lower center", ncols=2 if several else 4, title=title)
     return figure
