@@ -86,7 +86,9 @@ onsuccess:
 
 onerror:
     # A job that could not end (killed, out of memory, no data) must not cost the cells that did.
-    if stopped_by_hand(log):
+    if workflow.touch:
+        pass  # `restore` was stopped: nothing was made, and nothing is to be made of it
+    elif stopped_by_hand(log):
         print("\nStopped: what was done is kept, and the same command continues.")
     else:
         try:

@@ -126,11 +126,12 @@ def test_a_run_of_one_experiment_leaves_the_others_in_the_ledger(reporting):
     assert reporting("--only", "three") == [["one", "three"], []]
 
 
-def test_where_nothing_is_assembled_what_was_asked_for_is_missed(reporting, tmp_path):
+def test_where_nothing_is_assembled_it_says_what_to_run(reporting, tmp_path):
     for table in (tmp_path / "results/smoke/tables").iterdir():
         table.unlink()
-    assert reporting("--only", "two") == [["two"], []]
-    assert reporting() == [["one", "two", "three"], []]
+    for options in ((), ("--only", "two"), ("--present",)):
+        done = CliRunner().invoke(application.app, ["report", "--budget", "smoke", *options])
+        assert "`snakemake --cores all --config budget=smoke`" in str(done.exception)
 
 
 def test_a_persons_mistake_is_its_sentence_and_status_2(ended):

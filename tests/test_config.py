@@ -10,6 +10,7 @@ import yaml
 from dgmbench.config import checked, load_experiments, load_params, read_mapping
 from dgmbench.errors import UserError
 from dgmbench.params import MIRROR_VARIABLE, Params
+from dgmbench.runs import make_plan
 from dgmbench.schemas import Experiment
 
 EXPERIMENT = {
@@ -220,6 +221,21 @@ def test_the_readmes_selection_and_order_are_right():
     plan = {**EXPERIMENT, "rows": rows | example["rows"], "orders": example["orders"]}
     plan["budgets"] = {"smoke": {"datasets": [{"name": "digits"}]}}
     assert checked(Experiment, plan, "README.md").rows["best-mixture"].select.row == ["gmm", "student"]
+
+
+def test_the_readmes_own_table_can_be_planned():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = (b for b in re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL) if "my-dvae" in b)
+    experiment = checked(Experiment, yaml.safe_load(example), "README.md")
+    plan = make_plan(load_params({"budget": "smoke", "experiments": ["my-dvae"]}), {"my-dvae": experiment})
+    assert len(plan.runs) == 8
+    assert {run.spec["groups"] for run in plan.runs.values()} == {2}
+
+
+def test_a_key_that_is_written_twice_is_refused(tmp_path):
+    (tmp_path / "x.yaml").write_text("title: a\nrows:\n  one: {label: a}\n  one: {label: b}\n")
+    with pytest.raises(UserError, match=r"line 4, column 3\) is not YAML: 'one' is written twice; keep one of the two"):
+        read_mapping(tmp_path / "x.yaml")
 
 
 def test_a_sentence_ends_once():

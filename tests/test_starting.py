@@ -105,6 +105,8 @@ def test_what_cannot_be_a_dataset_is_refused_and_leaves_nothing(own, tmp_path):
             starting.new_dataset("mine", tmp_path / name, {})
     with pytest.raises(UserError, match="no option 'colour'"):
         starting.new_dataset("mine", tmp_path / "fine.npy", {"colour": True})
+    with pytest.raises(UserError, match=r"--options: labels: .*string"):
+        starting.new_dataset("mine", tmp_path / "fine.npy", {"labels": True})
     with pytest.raises(UserError, match="cannot name a dataset"):
         starting.new_dataset("My Data", tmp_path / "fine.npy", {})
     assert list(own.iterdir()) == []

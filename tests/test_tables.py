@@ -110,6 +110,8 @@ def test_remarks_say_how_numbers_are_to_be_read():
 def test_a_published_number_that_nobody_looked_up_says_so():
     row = record("a", published=-12.0, published_kind="exact", verdict="worse", published_protocol="CD-1; unverified")
     assert "published −12, unverified: worse" in markdown(view([row], {}, "T", "c"))
+    row |= {"published_protocol": "one run; measured, not published"}
+    assert "published −12, measured, not published: worse" in markdown(view([row], {}, "T", "c"))
 
 
 def test_failures_are_footnoted_once_and_controls_marked():

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from dgmbench.assemble.published import UNVERIFIED, is_unverified
+from dgmbench.assemble.published import caveat
 from dgmbench.errors import UserError
 from dgmbench.files import write_text
 from dgmbench.params import Params
@@ -114,7 +114,8 @@ def _ledger_rows() -> Iterator[str]:
         published = f"{float(row['published']):.2f}" + (
             f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
         )
-        published += f" ({UNVERIFIED})" if is_unverified(row["published_protocol"]) else ""
+        said = caveat(row["published_protocol"])
+        published += f" ({said})" if said else ""
         verdict = row["verdict"] + ("" if row["status"] == "done" else f" ({row['status']})")
         yield f"| {row['dataset']} | {name} | {what} | {obtained} | {published} | {verdict} |"
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dgmbench.config import checked
 from dgmbench.errors import UserError
 from dgmbench.files import write_yaml
 
@@ -146,7 +147,8 @@ def _array(name: str, path: Path, options: dict[str, Any]) -> dict[str, Any]:
         kinds = ", ".join((*_TABLES, *_ARCHIVES))
         raise UserError(f"{path.name} is neither a folder of images nor one of {kinds}: write the path of one.")
     known = {key: options[key] for key in ("array", "labels", "groups") if key in options}
-    x, _, _ = array.read(path.name, open_bytes(path), array.Options(values="real", shape=(1,), **known))
+    asked = checked(array.Options, {"values": "real", "shape": [1], **known}, "--options")
+    x, _, _ = array.read(path.name, open_bytes(path), asked)
     if x.ndim < 2 or len(x) == 0:
         raise UserError(f"{path.name} holds {x.shape}: an array of examples has a row for each, (n, ...).")
     scaled = x / options.get("scale", 1.0)

@@ -11,6 +11,8 @@ from dgmbench.errors import UserError, nearest
 from dgmbench.schemas import PublishedCell
 
 UNVERIFIED = "unverified"  # a file's own word, in its column `known`, for a number that nobody has looked up
+MEASURED = "measured"  # the same for one that stands nowhere in print: what a published program gave
+_CAVEATS = {UNVERIFIED: UNVERIFIED, MEASURED: "measured, not published"}
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Published:
     spread: float | None
     kind: str
     tolerance: float
-    protocol: str  # ends with UNVERIFIED where the file says so
+    protocol: str  # ends with a caveat where the file says so
     source: str  # file, row and column, and the file's own `source` where it has one
 
 
@@ -44,7 +46,7 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     source = f"{cell.file}.csv, {', '.join(map(str, wanted.values()))}, column {cell.value}"
     if row.get("source"):
         source = f"{row['source']} ({source})"
-    known = [UNVERIFIED] if row.get("known") == UNVERIFIED else []
+    known = [said for word, said in _CAVEATS.items() if row.get("known") == word]
     return Published(
         value=cell.scale * _number(row[cell.value], f"{where}: {path}, column {cell.value}"),
         spread=None
@@ -57,9 +59,14 @@ def look_up(cell: PublishedCell, fill: dict[str, Any], folder: Path, where: str)
     )
 
 
+def caveat(protocol: str | None) -> str:
+    """What a published number's protocol, where there is one, says of its standing, or ''."""
+    return next((said for said in _CAVEATS.values() if (protocol or "").endswith(said)), "")
+
+
 def is_unverified(protocol: str | None) -> bool:
-    """Whether a published number's protocol, where there is one, says that it is unverified."""
-    return (protocol or "").endswith(UNVERIFIED)
+    """Whether nobody has looked a published number up."""
+    return caveat(protocol) == UNVERIFIED
 
 
 def file_of(cell: PublishedCell, folder: Path, where: str) -> tuple[Path, list[dict[str, str]]]:

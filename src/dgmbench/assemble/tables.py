@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgmbench.assemble.ledger import Record
-from dgmbench.assemble.published import UNVERIFIED, is_unverified
+from dgmbench.assemble.published import caveat
 from dgmbench.assemble.verdict import NOT_PUBLISHED, PENDING
 from dgmbench.format import number, spread
 
@@ -71,7 +71,7 @@ class TableCell:
 
     @property
     def published(self) -> str:
-        """`published 153.7 ± 0.2`, with its kind where that differs, and whether it is unverified."""
+        """`published 153.7 ± 0.2`, with its kind where that differs, and its caveat."""
         r = self.record
         if r is None or r["published"] is None:
             return ""
@@ -79,7 +79,7 @@ class TableCell:
         if r["published_spread"] is not None:
             text = f"{number(r['published'], [r['published_spread']])} ± {spread(r['published_spread'])}"
         kind = "" if r["published_kind"] == r["kind"] else f" ({r['published_kind']})"
-        return f"published {text}{kind}" + (f", {UNVERIFIED}" if is_unverified(r["published_protocol"]) else "")
+        return ", ".join(filter(None, [f"published {text}{kind}", caveat(r["published_protocol"])]))
 
     @property
     def verdict(self) -> str:

@@ -221,8 +221,12 @@ def report(
     # A run of one experiment must not take the others out of a ledger that holds them.
     whole = params.model_copy(update={"experiments": "all"})
     asked, absent = of_budget(params, experiments), without_tables(results, whole, experiments)
-    some = len(absent) < len(of_budget(whole, experiments))
-    optional = some and (present or params.experiments == "all")
+    if len(absent) == len(of_budget(whole, experiments)):
+        raise UserError(
+            f"nothing of the budget {params.budget} has been assembled: run "
+            f"`snakemake --cores all --config budget={params.budget}`, or write another budget."
+        )
+    optional = present or params.experiments == "all"
     left_out = [name for name in absent if optional or name not in asked]
     not_assembled = {name: experiments[name] for name in left_out if name in asked}
     if not_assembled:
