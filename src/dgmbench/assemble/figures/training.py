@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PER_LINE = 3
 _LEGEND_LINE = 0.165  # inches
-_NARROW, _LONGEST = 30, 60  # characters of a name in a legend of three columns, and in any
+# Characters of a name in a legend of three columns, of two at the usual size, and in any.
+_NARROW, _WIDE, _LONGEST = 30, 45, 60
 _LABEL = 24  # characters in a line of a panel's label
 MOST_PANELS = 24
 NAMED_UNITS = {"nats": "nats", "bits": "bits", "seconds": "s", "db": "dB", "percent": "%"}
@@ -88,7 +89,8 @@ def draw(data: FigureData, options: Options) -> "Figure":
         unused.axis("off")
     if len(handles) > 1:
         told = [names[row] for row in handles]
-        figure.legend(handles.values(), told, loc="outside lower center", ncols=across, handlelength=2.8)
+        size = 6.5 if across == 2 and max(map(len, told)) > _WIDE else None  # two wide columns fill the text's width
+        figure.legend(handles.values(), told, loc="outside lower center", ncols=across, handlelength=2.8, fontsize=size)
     return figure
 
 
