@@ -72,11 +72,13 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     ledger = tmp_path / "ledger.csv"
     ledger.write_text(
         "experiment,row,dataset,variant,metric,kind,unit,obtained,test_se,estimator_se,seed_sd,n_seeds,published,"
-        "published_spread,verdict,status,published_protocol\n"
-        "x,gaussian,d,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced,unconverged,as printed\n"
-        "x,best,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed; unverified\n"
-        "x,gmm k=2,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed\n"
-        "x,mixture,d,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published,done,\n"
+        "published_spread,verdict,status,published_protocol,column\n"
+        "x,gaussian,d,,log_likelihood,exact,nats,96.5,3.0,0.0,,1,96.67,0.25,reproduced,unconverged,as printed,test\n"
+        "x,best,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed; unverified,test\n"
+        "x,gmm k=2,d,k=2,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed,test\n"
+        "x,gmm k=3,d,k=3,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed,test\n"
+        "x,gmm k=3,d,k=3,log_likelihood,exact,nats,96.6,3.0,0.0,,1,96.67,,reproduced,done,as printed,test examples=9\n"
+        "x,mixture,d,k=2,log_likelihood,exact,nats,100.0,3.0,0.0,0.5,2,,,not published,done,,test\n"
     )
     monkeypatch.setattr(reference, "LEDGER", ledger)
     text = "before\n<!-- ledger:begin, written -->\nold\n<!-- ledger:end -->\nafter\n"
@@ -88,5 +90,7 @@ def test_readme_block_is_replaced_and_nothing_else(monkeypatch, tmp_path):
     assert "| 96.67 ± 0.25 | reproduced (unconverged) |" in page
     assert "| d | x: `best` (k=2) |" in page
     assert "| d | x: `gmm k=2` |" in page
+    assert "| d | x: `gmm k=3`, test |" in page
+    assert "| d | x: `gmm k=3`, test examples=9 |" in page
     assert page.count("(unverified)") == 1
     assert "mixture" not in page

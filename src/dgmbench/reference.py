@@ -98,6 +98,8 @@ def _ledger_rows() -> Iterator[str]:
 
     ledger = pd.read_csv(LEDGER, keep_default_na=False, dtype=str)
     compared = ledger[(ledger["published"] != "") & (ledger["obtained"] != "")]
+    # A metric of a row that is obtained in several ways says by which column.
+    compared = compared.assign(several=compared.duplicated(["experiment", "row", "dataset", "metric"], keep=False))
     yield "| dataset | experiment: row | what | obtained | published | verdict |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for row in compared.to_dict("records"):
@@ -110,7 +112,7 @@ def _ledger_rows() -> Iterator[str]:
         seeds = f"{row['n_seeds']} seed{'s' if str(row['n_seeds']) != '1' else ''}"
         obtained = f"{float(row['obtained']):.2f} ({'; '.join(filter(None, [uncertainty, seeds]))})"
         chosen = "" if row["variant"] in row["row"] else f" ({row['variant']})"
-        name = f"{row['experiment']}: `{row['row']}`{chosen}"
+        name = f"{row['experiment']}: `{row['row']}`{chosen}" + (f", {row['column']}" if row["several"] else "")
         published = f"{float(row['published']):.2f}" + (
             f" ± {float(row['published_spread']):.2g}" if row["published_spread"] != "" else ""
         )
