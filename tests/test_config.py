@@ -236,6 +236,9 @@ def test_a_key_that_is_written_twice_is_refused(tmp_path):
     (tmp_path / "x.yaml").write_text("title: a\nrows:\n  one: {label: a}\n  one: {label: b}\n")
     with pytest.raises(UserError, match=r"line 4, column 3\) is not YAML: 'one' is written twice; keep one of the two"):
         read_mapping(tmp_path / "x.yaml")
+    (tmp_path / "x.yaml").write_text("? [a, b]\n: c\n")
+    with pytest.raises(UserError, match="is not YAML: found unhashable key"):
+        read_mapping(tmp_path / "x.yaml")
 
 
 def test_a_sentence_ends_once():

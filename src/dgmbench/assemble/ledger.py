@@ -11,7 +11,6 @@ from dgmbench.assemble import provenance
 from dgmbench.assemble.entries import Entry
 from dgmbench.assemble.superseded import marked, note, superseded_cells
 from dgmbench.assemble.verdict import VERDICTS
-from dgmbench.errors import UserError
 from dgmbench.files import write_json, write_text
 from dgmbench.params import Params
 from dgmbench.runs import PICTURE, make_plan
@@ -97,12 +96,7 @@ def key(record: Record) -> str:
 
 def table_path(results: Path, experiment: str) -> Path:
     """The tidy table of an experiment that has been assembled."""
-    path = results / "tables" / f"{experiment}.csv"
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing: run `dgmbench assemble {experiment} --budget {results.name}` first (snakemake does)."
-        )
-    return path
+    return provenance.assembled_file(results, f"tables/{experiment}.csv")
 
 
 def of_budget(params: Params, experiments: dict[str, Experiment]) -> dict[str, Experiment]:

@@ -143,17 +143,22 @@ def find(results_root: Path, budget: str, experiment: str, row: str, column: str
 
 
 def read(results: Path, experiment: str) -> dict[str, Any]:
-    """The provenance of an experiment that has been assembled, in the results of one budget.
+    """The provenance of an experiment that has been assembled, in the results of one budget."""
+    return read_json(assembled_file(results, f"provenance/{experiment}.json"))
+
+
+def assembled_file(results: Path, name: str) -> Path:
+    """results/<budget>/<name>, the name being <folder>/<experiment>.<ending>.
 
     Raises:
-        UserError: it was not.
+        UserError: the experiment has not been assembled.
     """
-    path = results / "provenance" / f"{experiment}.json"
+    path = results / name
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: run `dgmbench assemble {experiment} --budget {results.name}` first (snakemake does)."
+            f"{path} is missing: run `dgmbench assemble {path.stem} --budget {results.name}` first (snakemake does)."
         )
-    return read_json(path)
+    return path
 
 
 def used_by(cell: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -271,10 +271,12 @@ def of_other_protocol(cells: pd.DataFrame) -> pd.Series:
     return cells["published"].notna() & (declared | (cells["verdict"] == PROTOCOL_DIFFERS))
 
 
-def hollow(axes: "Axes", x: pd.Series, y: pd.Series, style: dict[str, Any]) -> None:
-    """White centres on the markers of a line in a `series_style`."""
-    own = {"marker": style["marker"], "markeredgecolor": style["color"], "markerfacecolor": "white"}
-    axes.plot(x, y, linestyle="none", markeredgewidth=1.0, zorder=5, **own)
+def hollow(axes: "Axes", cells: pd.DataFrame, x: str, y: str, style: dict[str, Any]) -> None:
+    """White centres on those markers of a line in a `series_style` whose numbers have not converged."""
+    moving = cells[unconverged(cells)]
+    if not moving.empty:
+        own = {"marker": style["marker"], "markeredgecolor": style["color"], "markerfacecolor": "white"}
+        axes.plot(moving[x], moving[y], linestyle="none", markeredgewidth=1.0, zorder=5, **own)
 
 
 def largest_uncertainty(cell: pd.Series) -> float:

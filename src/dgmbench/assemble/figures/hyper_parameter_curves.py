@@ -95,9 +95,7 @@ def _panel(panel: "Axes", cells: pd.DataFrame, lines: dict[str, dict[str, Any]])
             continue
         errors = [largest_uncertainty(cell) for _, cell in own.iterrows()]
         panel.errorbar(own["x"], own["obtained"], yerr=errors, capsize=2, label=name, **style)
-        moving = own[unconverged(own)]
-        if not moving.empty:
-            hollow(panel, moving["x"], moving["obtained"], style)
+        hollow(panel, own, "x", "obtained", style)
     low, high = cells["obtained"].min(), cells["obtained"].max()
     reach = FARTHEST * max(high - low, 1e-3 * abs(high))
     far = []

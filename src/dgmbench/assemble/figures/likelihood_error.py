@@ -80,9 +80,7 @@ def _panels(cells: pd.DataFrame, data: FigureData, label: str) -> "Figure":
         part, style = part.sort_values("passes"), series_style(index)
         legend = f"{data.labels.get(row, row)}, {name}" if several else name
         errors.errorbar(part["passes"], part["error"], yerr=part["bar"], capsize=2, label=legend, **style)
-        moving = part[unconverged(part)]
-        if not moving.empty:
-            hollow(errors, moving["passes"], moving["error"], style)
+        hollow(errors, part, "passes", "error", style)
         known = part[part["bar"] > ROUNDING]
         if not known.empty:
             spreads.plot(known["passes"], known["bar"], **style)
